@@ -1,0 +1,189 @@
+"""A run as two plain tables: its evaluations, and the results that its closing report compares.
+
+`evaluations` has one row per recorded evaluation, `entries` one row per (entry, workload), where an
+entry is the champion, a seed, a peer or a bound. Figures and tables are functions of these alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from evaluators.schema import Evaluation
+
+_PAIR = re.compile(r"(\w+)\s*=\s*(\d+)([kKmM]?)\b")
+_UNIT = {"": 1, "k": 1024, "m": 1024 * 1024}
+
+EVALUATION_COLUMNS = (
+    "seq", "program", "epoch", "kind", "island", "emitter", "status", "niche", "archive",
+    "score", "score_low", "score_high", "at", "build_s", "correctness_s", "latency_s", "wait_s",
+    "shared_bytes", "registers", "spills", "num_warps", "num_stages", "reason",
+)  # fmt: skip
+ENTRY_COLUMNS = (
+    "name", "role", "status", "workload", "label", "axes", "coordinates", "latency_us",
+    "speedup", "speedup_low", "speedup_high", "weight", "flops", "bytes", "reason",
+)  # fmt: skip
+
+
+class EvaluationRow(Protocol):
+    """What a stored evaluation offers (`evolve.store.Row`)."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def program_id(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def evaluation(self) -> Evaluation: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def status_in_archive(self) -> str: ...
+    @property
+    def niche(self) -> str: ...
+    @property
+    def island(self) -> int: ...
+    @property
+    def emitter(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's tables and facts.
+
+    `evaluations` has the columns `EVALUATION_COLUMNS`, `entries` has `ENTRY_COLUMNS` (empty while a
+    run has no closing report). `ceilings` holds the device's measured `copy_gbps` in GB/s and
+    `tflops` per dtype. `champion` is the champion's program id, `verified` says whether it passed
+    on workloads that the search never saw.
+    """
+
+    definition: str
+    device: str
+    evaluations: pd.DataFrame
+    entries: pd.DataFrame
+    ceilings: Mapping[str, Any]
+    champion: str = ""
+    verified: bool = False
+
+    @property
+    def title(self) -> str:
+        """Definition and device, as figures are titled."""
+        return f"{self.definition} on {self.device}"
+
+
+def load(run_dir: Path) -> Run:
+    """The run stored in `run_dir`. Errors are those of `evolve.store.Store.open`."""
+    from evolve.store import Store
+
+    store = Store.open(run_dir, readonly=True)
+    try:
+        return run_of(store.meta, store.evaluations(), store.report())
+    finally:
+        store.close()
+
+
+def run_of(
+    meta: Mapping[str, Any], rows: Iterable[EvaluationRow], report: Mapping[str, Any] | None
+) -> Run:
+    """A `Run` from a store's parts. KeyError when `meta` names no definition."""
+    device = meta.get("device") or {}
+    champion = (report or {}).get("champion") or {}
+    return Run(
+        definition=str(meta["definition"]),
+        device=str(device.get("name", "unknown device")),
+        evaluations=evaluations(rows),
+        entries=entries((report or {}).get("entries", ())),
+        ceilings=device.get("ceilings") or {},
+        champion=str(champion.get("program_id", "")),
+        verified=bool(champion.get("verified", False)),
+    )
+
+
+def evaluations(rows: Iterable[EvaluationRow]) -> pd.DataFrame:
+    """One row per evaluation, by `seq`. Scores are NaN unless PASSED; `at` is a Unix time."""
+    table = [_evaluation_record(row) for row in rows]
+    frame = pd.DataFrame(table, columns=list(EVALUATION_COLUMNS))
+    return frame.sort_values("seq", ignore_index=True)
+
+
+def _evaluation_record(row: EvaluationRow) -> dict[str, Any]:
+    evaluation, build = row.evaluation, row.evaluation.build
+    nan = float("nan")
+    return {
+        "seq": row.seq,
+        "program": row.program_id,
+        "epoch": row.epoch,
+        "kind": row.kind,
+        "island": row.island,
+        "emitter": row.emitter,
+        "status": evaluation.status.value,
+        "niche": row.niche,
+        "archive": row.status_in_archive,
+        "score": evaluation.score if evaluation.passed else nan,
+        "score_low": evaluation.score_low if evaluation.passed else nan,
+        "score_high": evaluation.score_high if evaluation.passed else nan,
+        "at": row.at,
+        **{f"{stage}_s": evaluation.seconds.get(stage, nan) for stage in _STAGES},
+        "shared_bytes": build.shared_bytes if build else 0,
+        "registers": build.registers if build else 0,
+        "spills": build.spills if build else 0,
+        "num_warps": build.num_warps if build else 0,
+        "num_stages": build.num_stages if build else 0,
+        "reason": "" if evaluation.passed else first_line(evaluation.log),
+    }
+
+
+_STAGES = ("build", "correctness", "latency", "wait")
+
+
+def entries(report_entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per entry and workload; an entry that failed has one row without a workload.
+
+    `coordinates` holds what the workload's label or axes say in numbers (`batch_size`, `seq_len`,
+    `num_tokens`, ...); `latency_us` is in microseconds, `speedup` is over the anchor.
+    """
+    table: list[dict[str, Any]] = []
+    for entry in report_entries:
+        head = {"name": entry["name"], "role": entry["role"], "status": entry["status"]}
+        results = entry.get("results") or ()
+        if not results:
+            table.append({**head, "reason": first_line(entry.get("log", ""))})
+        table += [{**head, **_result_record(result)} for result in results]
+    return pd.DataFrame(table, columns=list(ENTRY_COLUMNS))
+
+
+def _result_record(result: Mapping[str, Any]) -> dict[str, Any]:
+    label = str(result.get("label") or result["workload"])
+    axes = dict(result.get("axes") or {})
+    return {
+        "workload": result["workload"],
+        "label": label,
+        "axes": json.dumps(axes),
+        "coordinates": {**axes, **coordinates(label)},
+        "latency_us": 1e3 * result["latency_ms"],
+        **{key: result[key] for key in ("speedup", "speedup_low", "speedup_high")},
+        "weight": result.get("weight", 1.0),
+        "flops": result.get("flops", float("nan")),
+        "bytes": result.get("bytes", float("nan")),
+        "reason": "",
+    }
+
+
+def coordinates(label: str) -> dict[str, int]:
+    """Numbers that a workload's label names: `batch_size=16 seq_len=1K` gives 16 and 1024."""
+    return {name: int(n) * _UNIT[unit.lower()] for name, n, unit in _PAIR.findall(label)}
+
+
+def first_line(log: str) -> str:
+    """First line of a log that says something, cut to 160 characters."""
+    lines = (line.strip() for line in log.splitlines())
+    return next((line for line in lines if line), "")[:160]

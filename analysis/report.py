@@ -1,0 +1,259 @@
+"""Closing tables of a run: champion against seed and peers, niches, evaluations by status.
+
+A speedup of the champion over another entry is the ratio of their speedups over the anchor that
+was timed beside each, so that clock drift between the two measurements cancels. Intervals are 95%,
+half widths of log speedup added in quadrature.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, Group
+from rich.table import Table
+
+from analysis import archive_map
+from analysis.frames import Run
+
+GEOMEAN = "geometric mean"
+
+
+def champion_over(entries: pd.DataFrame) -> pd.DataFrame:
+    """Champion against every other passed entry, per workload, then one `GEOMEAN` row per entry.
+
+    Columns: name, role, workload, label, champion_us, latency_us (microseconds), speedup,
+    speedup_low, speedup_high (champion over the entry), copy of `bytes` and `flops`. Empty without
+    a passed champion. Workloads that only one of the two has are left out.
+    """
+    passed = entries[entries["speedup"].notna()]
+    champion = passed[passed["role"] == "champion"]
+    others = passed[passed["role"] != "champion"]
+    pairs = others.merge(champion, on="workload", suffixes=("", "_c"), how="inner", sort=False)
+    rows = [_ratio(pair) for pair in pairs.itertuples()]
+    for name in dict.fromkeys(pairs["name"]):
+        rows.append(_mean([row for row in rows if row["name"] == name]))
+    return pd.DataFrame(rows, columns=_RATIO_COLUMNS)
+
+
+_RATIO_COLUMNS = [
+    "name", "role", "workload", "label", "champion_us", "latency_us", "speedup", "speedup_low",
+    "speedup_high", "half_width", "weight", "flops", "bytes",
+]  # fmt: skip
+
+
+def _ratio(pair: Any) -> dict[str, Any]:
+    half = math.hypot(
+        math.log(pair.speedup_high / pair.speedup_low) / 2,
+        math.log(pair.speedup_high_c / pair.speedup_low_c) / 2,
+    )
+    return _row(
+        pair.name, pair.role, pair.workload, pair.label, pair.latency_us_c, pair.latency_us,
+        pair.speedup_c / pair.speedup, half, pair.weight, pair.flops, pair.bytes,
+    )  # fmt: skip
+
+
+def _row(
+    name: str, role: str, workload: str, label: str, champion_us: float, latency_us: float,
+    speedup: float, half: float, weight: float, flops: float, size: float,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "name": name, "role": role, "workload": workload, "label": label,
+        "champion_us": champion_us, "latency_us": latency_us, "speedup": speedup,
+        "speedup_low": speedup * math.exp(-half), "speedup_high": speedup * math.exp(half),
+        "half_width": half, "weight": weight, "flops": flops, "bytes": size,
+    }  # fmt: skip
+
+
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Weighted geometric means over an entry's workloads (their errors taken as independent)."""
+    total = sum(row["weight"] for row in rows)
+
+    def mean(key: str) -> float:
+        return math.exp(sum(row["weight"] * math.log(row[key]) for row in rows) / total)
+
+    half = math.sqrt(sum((row["weight"] * row["half_width"]) ** 2 for row in rows)) / total
+    first = rows[0]
+    return _row(
+        first["name"], first["role"], GEOMEAN, GEOMEAN, mean("champion_us"), mean("latency_us"),
+        mean("speedup"), half, total, math.nan, math.nan,
+    )  # fmt: skip
+
+
+def best_peer(over: pd.DataFrame) -> str | None:
+    """The peer (not a bound) that the champion beats least in geometric mean."""
+    means = over[(over["label"] == GEOMEAN) & (over["role"] == "peer")]
+    return None if means.empty else str(means.loc[means["speedup"].idxmin(), "name"])
+
+
+def comparison(entries: pd.DataFrame) -> pd.DataFrame:
+    """The table for people, text cells: per workload the champion's latency, then for the seed and
+    each peer "latency (speedup [interval])". The last row holds geometric means of speedup."""
+    over = champion_over(entries)
+    names = _ordered(over)
+    table: list[dict[str, str]] = []
+    for workload, group in over.groupby("workload", sort=False):
+        last = workload == GEOMEAN
+        row = {"workload": str(group["label"].iloc[0])}
+        row["champion"] = "" if last else _us(group["champion_us"].iloc[0])
+        row |= {
+            _heading(cell.name, cell.role): _cell(cell, with_latency=not last)
+            for cell in group.itertuples()
+        }
+        table.append(row)
+    headings = [_heading(name, role) for name, role in names]
+    return pd.DataFrame(table, columns=["workload", "champion", *headings]).fillna("")
+
+
+def _ordered(over: pd.DataFrame) -> list[tuple[str, str]]:
+    """(name, role) of the entries: seeds, then peers and bounds, each from the hardest to beat."""
+    means = over[over["label"] == GEOMEAN].sort_values("speedup", kind="stable")
+    rank = {"seed": 0, "peer": 1, "bound": 2}
+    pairs = list(zip(means["name"], means["role"], strict=True))
+    return sorted(pairs, key=lambda pair: rank.get(pair[1], 1))
+
+
+def _heading(name: str, role: str) -> str:
+    return f"{name} (bound)" if role == "bound" else name
+
+
+def _cell(cell: Any, *, with_latency: bool) -> str:
+    interval = f"{cell.speedup:.2f}x [{cell.speedup_low:.2f}, {cell.speedup_high:.2f}]"
+    return f"{_us(cell.latency_us)}  {interval}" if with_latency else interval
+
+
+def _us(value: float) -> str:
+    return f"{value:,.0f} µs" if value >= 1000 else f"{value:.3g} µs"
+
+
+def failed(entries: pd.DataFrame) -> pd.DataFrame:
+    """Entries without results: name, role, status, reason."""
+    rows = entries[entries["speedup"].isna()]
+    return rows[["name", "role", "status", "reason"]].reset_index(drop=True)
+
+
+def outcomes(frame: pd.DataFrame) -> pd.DataFrame:
+    """Evaluations by status (rows, most frequent first) and emitter (columns), with totals."""
+    if frame.empty:
+        return pd.DataFrame(columns=["status", "total"])
+    kind = frame["emitter"].where(frame["kind"] != "remeasure", "remeasured")
+    table = pd.crosstab(frame["status"], kind)
+    table["total"] = table.sum(axis=1)
+    table = table.sort_values("total", ascending=False, kind="stable")
+    table.loc["total"] = table.sum(axis=0)
+    return table.rename_axis(index="status", columns=None).reset_index()
+
+
+def niches(frame: pd.DataFrame) -> pd.DataFrame:
+    """Niches filled, best first: niche, score, count."""
+    found = archive_map.cells(frame)[["niche", "score", "count"]]
+    return found.sort_values("score", ascending=False, ignore_index=True)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The whole report as JSON-ready values; speedups are the champion's over each entry."""
+    over = champion_over(run.entries)
+    means = over[over["label"] == GEOMEAN]
+    counts = run.evaluations
+    return {
+        "definition": run.definition,
+        "device": run.device,
+        "champion": {"program": run.champion, "verified": run.verified},
+        "best_peer": best_peer(over),
+        "geometric_mean": _records(means.drop(columns=_NOT_PUBLISHED)),
+        "workloads": _records(over[over["label"] != GEOMEAN].drop(columns=["half_width"])),
+        "failed_entries": _records(failed(run.entries)),
+        "niches": _records(niches(counts)),
+        "evaluations": {
+            "total": len(counts),
+            "by_status": _counts(counts["status"]),
+            "by_emitter": _counts(counts["emitter"]),
+        },
+    }
+
+
+_NOT_PUBLISHED = [
+    "workload", "label", "champion_us", "latency_us", "half_width", "weight", "flops", "bytes",
+]  # fmt: skip
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain JSON values; NaN becomes null."""
+    return list(json.loads(frame.to_json(orient="records", double_precision=10)))
+
+
+def _counts(column: pd.Series) -> dict[str, int]:
+    return {str(k): int(v) for k, v in column.value_counts().items()}
+
+
+def tables(run: Run, *, top: int = 12) -> list[tuple[str, pd.DataFrame]]:
+    """(heading, text table) of the closing report; of the niches the best `top` are listed."""
+    found = niches(run.evaluations)
+    shown = found.head(top).assign(score=[f"{s:.2f}x" for s in found["score"].head(top)])
+    more = f", best {top}" if len(found) > top else ""
+    verified = "verified on unseen workloads" if run.verified else "not verified"
+    parts = [
+        (f"Champion ({verified}) against seed and peers", comparison(run.entries)),
+        ("Entries without results", failed(run.entries)),
+        ("Evaluations by status and emitter", outcomes(run.evaluations)),
+        (f"Niches filled: {len(found)}{more}", shown),
+    ]
+    return [(heading, table) for heading, table in parts if len(table)]
+
+
+def rich_tables(run: Run) -> Group:
+    """The closing report for `rich.console.Console.print`."""
+    return Group(*(_rich(heading, table) for heading, table in tables(run)))
+
+
+def _rich(heading: str, frame: pd.DataFrame) -> Table:
+    table = Table(title=heading, title_justify="left", title_style="bold", header_style="bold")
+    for i, column in enumerate(frame.columns):
+        table.add_column(str(column), justify="left" if i == 0 else "right")
+    for row in frame.itertuples(index=False):
+        total = str(row[0]) in (GEOMEAN, "total")
+        table.add_row(*(str(cell) for cell in row), style="bold" if total else None)
+    return table
+
+
+def text(run: Run, *, width: int = 120) -> str:
+    """The closing report as plain text of at most `width` columns."""
+    written = io.StringIO()
+    Console(width=width, color_system=None, file=written).print(rich_tables(run))
+    return written.getvalue()
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """A Markdown table; bars in cells are escaped."""
+
+    def line(cells: Sequence[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---", *["---:"] * (len(frame.columns) - 1)]
+    return "\n".join([line(list(frame.columns)), line(rule), *map(line, frame.values.tolist())])
+
+
+def markdown(run: Run) -> str:
+    """The closing report as a Markdown page."""
+    parts = [f"# {run.title}"]
+    parts += [f"## {heading}\n\n{markdown_table(table)}" for heading, table in tables(run)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(run: Run, folder: Path) -> list[Path]:
+    """Write evaluations.csv, comparison.csv, report.md and report.json; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "evaluations.csv": run.evaluations.to_csv(index=False, float_format="%.6g"),
+        "comparison.csv": champion_over(run.entries).to_csv(index=False, float_format="%.6g"),
+        "report.md": markdown(run),
+        "report.json": json.dumps(summary(run), indent=1) + "\n",
+    }
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in files]

@@ -1,0 +1,95 @@
+"""`python -m evaluators.nursery FD`: a warm process that forks candidates.
+
+It imports torch and the compilers once and never touches the device, so that a fork of it is a
+candidate process within milliseconds. It runs with a scrubbed environment and ends when the judge
+closes the socket `FD`. Each request brings two sockets: the candidate's and its keeper's.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluators import candidate, keeper, processes
+from evaluators.channel import Channel, ChannelClosed
+
+WARM = {
+    "triton": ("torch", "triton", "triton.language", "triton.compiler"),
+    "tilelang": ("torch", "tvm_ffi", "tilelang", "tilelang.language"),
+    "cuda": ("torch", "tvm_ffi", "tvm_ffi.cpp"),
+    "cpp": ("torch", "tvm_ffi", "tvm_ffi.cpp"),
+    "python": ("torch",),
+}
+"""What each language's candidates import anyway; loaded at the first candidate of the language."""
+
+
+class Nursery:
+    """Serves fork requests from one judge until it is gone."""
+
+    def __init__(self, judge: Channel) -> None:
+        self._judge = judge
+        self._keepers: set[int] = set()
+        self._warm: set[str] = set()
+
+    def serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._judge], [], [], 0.5)
+            self._bury()
+            if ready:
+                try:
+                    request, fds = self._judge.receive_fds(2)
+                except ChannelClosed:
+                    return
+                self._judge.send(self._answer(request, fds))
+
+    def _answer(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        self._warm_up(request["language"])
+        pid = os.fork()
+        if pid == 0:
+            self._judge.close()
+            mine, keepers = (socket.socket(fileno=fd) for fd in fds)
+            live = partial(candidate.live, mine, Path(request["folder"]), request["address_bytes"])
+            keeper.keep(live, keepers, request["memory_bytes"])
+        for fd in fds:
+            os.close(fd)
+        self._keepers.add(pid)
+        return {"keeper": pid}
+
+    def _warm_up(self, language: str) -> None:
+        for module in WARM.get(language, ()):
+            if module not in self._warm:
+                self._warm.add(module)
+                try:
+                    importlib.import_module(module)
+                except Exception as error:
+                    # Not ours to judge: a candidate that needs it fails to build and says why.
+                    print(f"{module} cannot be imported: {error}", file=sys.stderr)
+        gc.collect()
+        gc.freeze()
+
+    def _bury(self) -> None:
+        """Reap keepers. What a keeper that was killed left behind is now ours, and is killed."""
+        ended = processes.reap()
+        self._keepers.difference_update(ended)
+        if any(os.WIFSIGNALED(status) for status in ended.values()):
+            kept = {p for k in self._keepers for p in (k, *processes.descendants(k))}
+            for pid in set(processes.descendants(os.getpid())) - kept:
+                os.kill(pid, 9)
+
+
+def main() -> None:
+    processes.become_subreaper()
+    nursery = Nursery(Channel(socket.socket(fileno=int(sys.argv[1]))))
+    nursery.serve()
+    processes.kill_descendants(os.getpid())
+
+
+if __name__ == "__main__":
+    main()

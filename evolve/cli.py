@@ -1,0 +1,261 @@
+"""Commands: run, resume, status, list, export, verify, plot. Thin: each calls one function."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from evaluators.catalog import CatalogError, list_operators, load_operator
+from evolve.config import load
+from evolve.errors import UserError
+
+app = typer.Typer(
+    name="evolve",
+    help="Evolve LLM-inference kernels: search, verify, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BAD_INPUT = 2
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
+Results = Annotated[Path, typer.Option("--results", help="Directory that holds runs.")]
+RunDir = Annotated[Path, typer.Argument(help="Run directory, or a run's name under results/.")]
+
+
+def _seconds(text: str | None) -> float | None:
+    """`90`, `90s`, `10m`, `1.5h` -> seconds."""
+    if text is None:
+        return None
+    scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:].lower())
+    try:
+        seconds = float(text[:-1] if scale else text) * (scale or 1.0)
+    except ValueError:
+        raise UserError(f"--time takes seconds or 90s, 10m, 1.5h; got {text!r}") from None
+    if seconds <= 0:
+        raise UserError("--time must be greater than 0")
+    return seconds
+
+
+def _positive(value: int | None, option: str) -> int | None:
+    if value is not None and value <= 0:
+        raise UserError(f"{option} must be greater than 0, got {value}")
+    return value
+
+
+def _find_run(given: Path) -> Path:
+    """A run directory as given, or by name under results/."""
+    from evolve.store import FILE
+
+    for path in (given, Path("results") / given):
+        if (path / FILE).is_file():
+            return path
+    raise UserError(f"no run at {given} (looked for {FILE} there and under results/)")
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, default=str))
+
+
+@app.command(
+    epilog="Example: evolve run matmul_bias_gelu --device cpu --evaluations 80 --time 3m"
+)
+def run(
+    operator: Annotated[str, typer.Argument(help="Operator, such as gqa_paged_decode.")] = "",
+    definition: Annotated[str | None, typer.Option(help="One definition of the operator.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cuda or cpu.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Budget in evaluations.")] = None,
+    time: Annotated[str | None, typer.Option(help="Budget in time: 90s, 10m, 1.5h.")] = None,
+    islands: Annotated[int | None, typer.Option(help="Number of islands.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random streams.")] = None,
+    in_flight: Annotated[int | None, typer.Option(help="Evaluations at once.")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Only seeds in this language (repeatable).")
+    ] = None,
+    peers: Annotated[bool, typer.Option(help="Measure peers at the end.")] = True,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
+    results: Results = Path("results"),
+    name: Annotated[str | None, typer.Option(help="Name of the run's directory.")] = None,
+    compile_only: Annotated[
+        str | None, typer.Option(help="Only compile the CUDA seeds for a target such as sm_90a.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Evolve an operator: search, verify the champion, export it, draw the plots."""
+    overrides = {
+        "operator": operator or None,
+        "definition": definition,
+        "device": device,
+        "seed": seed,
+        "in_flight": _positive(in_flight, "--in-flight"),
+        "languages": language or None,
+        "peers": None if peers else False,
+        "budget.evaluations": _positive(evaluations, "--evaluations"),
+        "budget.time_s": _seconds(time),
+        "islands.count": _positive(islands, "--islands"),
+    }
+    settings = load(config, overrides)
+    if compile_only is not None:
+        from evolve.compile_only import compile_seeds
+
+        facts = compile_seeds(settings, compile_only)
+        _finish_compile(facts, as_json)
+        return
+    from evolve import session
+
+    outcome = session.run(settings, results, name, quiet or as_json)
+    _finish(outcome, as_json)
+
+
+@app.command(epilog="Example: evolve resume results/my-run --evaluations 300")
+def resume(
+    run: RunDir,
+    evaluations: Annotated[int | None, typer.Option(help="New total budget.")] = None,
+    time: Annotated[str | None, typer.Option(help="Time budget from now on.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Continue a run that was stopped, killed, or moved here; or give a finished one more budget."""
+    from evolve import session
+
+    budget, seconds = _positive(evaluations, "--evaluations"), _seconds(time)
+    _finish(session.resume(_find_run(run), budget, seconds, quiet or as_json), as_json)
+
+
+@app.command(epilog="Example: evolve status results/my-run --json")
+def status(run: RunDir, as_json: Json = False) -> None:
+    """Where a run stands: evaluations, best score, niches, failures; works while it runs."""
+    from evolve.summary import summarise, summary_lines
+
+    facts = summarise(_find_run(run))
+    if as_json:
+        _print_json(facts)
+    else:
+        print("\n".join(summary_lines(facts)))
+
+
+@app.command("list", epilog="Example: evolve list")
+def list_(as_json: Json = False) -> None:
+    """Operators with their definitions, seeds and peers."""
+    from evolve.summary import catalogue, catalogue_lines
+
+    facts = catalogue()
+    if as_json:
+        _print_json(facts)
+    else:
+        print("\n".join(catalogue_lines(facts)))
+
+
+@app.command(epilog="Example: evolve export results/my-run --out results/published/h200/my-op")
+def export(
+    run: RunDir,
+    out: Annotated[Path, typer.Option(help="Directory to write to.")],
+    as_json: Json = False,
+) -> None:
+    """Write a finished run's champion, tables and plots to a directory of their own."""
+    from evolve import output
+    from evolve.store import Store
+
+    store = Store.open(_find_run(run), readonly=True)
+    written = output.write(store, out)
+    if as_json:
+        _print_json({"written": [str(path) for path in written]})
+    else:
+        print("\n".join(str(path) for path in written))
+
+
+@app.command(epilog="Example: evolve plot results/my-run")
+def plot(
+    run: RunDir,
+    out: Annotated[Path | None, typer.Option(help="Directory; the run's own by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw trajectory, archive and latency curves of a run, finished or not."""
+    from evolve import output
+    from evolve.store import Store
+
+    run_dir = _find_run(run)
+    drawn = output.plots(Store.open(run_dir, readonly=True), out or run_dir)
+    if as_json:
+        _print_json({"drawn": [str(path) for path in drawn]})
+    else:
+        print("\n".join(str(path) for path in drawn))
+
+
+@app.command(epilog="Example: evolve verify results/my-run/champion")
+def verify(
+    path: Annotated[Path, typer.Argument(help="Run, exported folder or solution.json.")],
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Draws the unseen workloads.")] = 1,
+    peers: Annotated[bool, typer.Option(help="Measure peers too.")] = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check a solution on unseen workloads and measure its latency again; exit 1 if it fails."""
+    from evolve.verification import verify as verify_path
+
+    report = verify_path(path, device, seed, peers, quiet or as_json)
+    if as_json:
+        _print_json(report)
+    else:
+        from evolve.output import closing_text
+
+        print(closing_text(report))
+    if not report["passed"]:
+        raise typer.Exit(1)
+
+
+def _finish(outcome: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(
+            {"run": str(outcome.run_dir), "ended": outcome.reason, "report": outcome.report}
+        )
+    elif outcome.report is not None:
+        from evolve.output import closing_table
+
+        print(closing_table(outcome.run_dir))
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
+
+
+def _finish_compile(facts: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _print_json(facts)
+        return
+    for fact in facts:
+        print(f"{fact['solution']}: {fact['status']} {fact['summary']}")
+
+
+def main() -> None:
+    """Entry point: bad input is one line on stderr and exit code 2."""
+    from evaluators.devices import DeviceError
+    from evolve.export import ExportError
+
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(prog_name="evolve", standalone_mode=False)
+    except (UserError, CatalogError, DeviceError, ExportError) as error:
+        _say_and_exit(str(error))
+    except click.UsageError as error:
+        _say_and_exit(error.format_message())
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("evolve: stopped", file=sys.stderr)
+        os._exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_and_exit(message: str) -> None:
+    print("evolve: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(BAD_INPUT)

@@ -1,0 +1,112 @@
+"""The evaluators of a run: one Ray actor per device, restarted when its process dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from evaluators.schema import Evaluation, Solution, Status, Workload
+
+Spawn = Callable[[], Any]
+"""Makes one evaluator actor (see evaluators.worker.EvaluatorWorker for its methods)."""
+
+
+class EvaluatorPool:
+    """Evaluator actors with their open epoch. `capacity` is how many evaluations may be in flight."""
+
+    def __init__(self, spawns: list[Spawn]) -> None:
+        self._spawns = spawns
+        self._actors = [spawn() for spawn in spawns]
+        self._epoch: tuple[int, list[Workload], Solution] | None = None
+        self._load = [0] * len(spawns)
+        self._running: dict[Any, int] = {}
+        self.facts: dict[str, Any] = ray.get(self._actors[0].facts.remote())
+        self._slots = int(self.facts.get("slots", 1))
+
+    @property
+    def capacity(self) -> int:
+        return self._slots * len(self._actors)
+
+    def sample(self, kind: str, epoch: int, seed: int, count: int | None) -> list[Workload]:
+        """Workloads of `kind` (search, verification, report) that fit the device."""
+        found: list[Workload] = ray.get(self._actors[0].sample.remote(kind, epoch, seed, count))
+        return found
+
+    def costs(self, workloads: list[Workload]) -> list[tuple[float, float]]:
+        """(flops, least bytes) of each workload."""
+        found: list[tuple[float, float]] = ray.get(self._actors[0].costs.remote(workloads))
+        return found
+
+    def open_epoch(self, epoch: int, workloads: list[Workload], anchor: Solution) -> None:
+        """Make inputs, references and the anchor on every device. Nothing may be in flight."""
+        self._epoch = (epoch, workloads, anchor)
+        ray.get([actor.open_epoch.remote(epoch, workloads, anchor) for actor in self._actors])
+
+    def submit(self, solution: Solution, *, trusted: bool = False, samples_factor: int = 1) -> Any:
+        """Start an evaluation on the least loaded device; returns its reference."""
+        device = min(range(len(self._actors)), key=self._load.__getitem__)
+        ref = self._actors[device].evaluate.remote(
+            solution, trusted=trusted, samples_factor=samples_factor
+        )
+        self._load[device] += 1
+        self._running[ref] = device
+        return ref
+
+    def result(self, ref: Any) -> Evaluation | None:
+        """Evaluation of a finished reference; None when the evaluator's process died under it.
+
+        A dead evaluator is replaced and its epoch opened again; the caller decides whether the
+        program is tried once more.
+        """
+        device = self._running.pop(ref)
+        self._load[device] -= 1
+        try:
+            evaluation: Evaluation = ray.get(ref)
+            return evaluation
+        except RayActorError:
+            self._replace(device)
+            return None
+
+    def evaluate(self, solution: Solution, **options: Any) -> Evaluation:
+        """Evaluate one solution and wait for it."""
+        for _ in range(2):
+            evaluation = self.result(self.submit(solution, **options))
+            if evaluation is not None:
+                return evaluation
+        return self.lost()
+
+    def lost(self) -> Evaluation:
+        """The evaluation of a program under which the evaluator's own process died twice."""
+        assert self._epoch is not None
+        return Evaluation(
+            status=Status.RUNTIME_ERROR,
+            epoch=self._epoch[0],
+            log="the evaluator's process died twice while it measured this program",
+        )
+
+    def accounting(self) -> list[dict[str, Any]]:
+        """Each device's facts now, with its busy and idle seconds."""
+        found: list[dict[str, Any]] = ray.get([actor.facts.remote() for actor in self._actors])
+        return found
+
+    def close(self, wait: bool = True) -> None:
+        """End the evaluators and every process of theirs."""
+        if wait:
+            try:
+                ray.get([actor.close.remote() for actor in self._actors], timeout=10)
+            except (RayActorError, RayTaskError, ray.exceptions.GetTimeoutError):
+                pass  # killed below
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _replace(self, device: int) -> None:
+        try:
+            ray.get(self._actors[device].facts.remote(), timeout=60)
+            return  # another reference of the same death has replaced it already
+        except (RayActorError, ray.exceptions.GetTimeoutError):
+            self._actors[device] = self._spawns[device]()
+        if self._epoch is not None:
+            ray.get(self._actors[device].open_epoch.remote(*self._epoch))

@@ -1,0 +1,214 @@
+"""One run from start to champion: wires store, pool, engine, interrupts, closing, export, plots."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from evaluators import catalog
+from evaluators.schema import Definition, Solution
+from evolve import closing, cluster
+from evolve.config import RunConfig, parse
+from evolve.display import Display
+from evolve.engine import Engine
+from evolve.errors import UserError
+from evolve.pool import EvaluatorPool
+from evolve.store import FILE, Store
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration with everything it names found."""
+
+    config: RunConfig
+    operator: catalog.Operator
+    definition: Definition
+    device: str
+    devices: int
+    seeds: list[Solution]
+
+    @property
+    def anchor(self) -> Solution:
+        return self.seeds[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    run_dir: Path
+    reason: str
+    exit_code: int
+    report: dict[str, Any] | None
+
+
+def plan(config: RunConfig) -> Plan:
+    """Find operator, device, definition and seeds. UserError or CatalogError for what is absent."""
+    operator = catalog.load_operator(config.operator)
+    if config.definition is not None:
+        operator.definition(config.definition, config.device)
+    cluster.start()
+    device, count = cluster.pick_device(config.device)
+    definition = operator.definition(config.definition, device)
+    seeds = catalog.seeds(operator, definition, device)
+    if config.languages:
+        seeds = [s for s in seeds if s.spec.language in config.languages]
+    if not seeds:
+        raise UserError(f"no seed for {definition.name} on {device} in seeds/{operator.name}")
+    return Plan(config, operator, definition, device, count, seeds)
+
+
+def run(config: RunConfig, results: Path, name: str | None, quiet: bool) -> Outcome:
+    """Start a new run and take it to its end."""
+    results = cluster.results_dir(results)
+    found = plan(config)
+    run_dir = results / (name or f"{found.definition.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if (run_dir / FILE).exists():
+        raise UserError(f"{run_dir} already holds a run; resume it or choose another name")
+    with _pool(found) as pool:
+        store = Store.create(run_dir, _meta(found, pool))
+        return _drive(found, store, pool, quiet)
+
+
+def resume(run_dir: Path, evaluations: int | None, time_s: float | None, quiet: bool) -> Outcome:
+    """Continue a run where it stopped; `evaluations` is a new total budget."""
+    store = Store.open(run_dir)
+    meta = store.meta
+    data = meta["config"]
+    budget = {**data["budget"], "time_s": time_s}
+    if evaluations is not None:
+        budget["evaluations"] = evaluations
+    found = plan(parse({**data, "definition": meta["definition"], "budget": budget}))
+    if found.device != meta["device"]["type"]:
+        raise UserError(f"{run_dir} was measured on {meta['device']['type']}, not {found.device}")
+    with _pool(found) as pool:
+        moved = pool.facts.get("name") != meta["device"].get("name")
+        store.set_meta(
+            {"config": {**data, "budget": budget}, "device": {**pool.facts, "type": found.device}}
+        )
+        return _drive(found, store, pool, quiet, moved=moved)
+
+
+@contextmanager
+def pool_for(found: Plan) -> Iterator[EvaluatorPool]:
+    """Evaluators for a plan, without a run."""
+    with _pool(found) as pool:
+        yield pool
+
+
+@contextmanager
+def _pool(found: Plan) -> Iterator[EvaluatorPool]:
+    spawns = cluster.evaluator_spawns(
+        found.device, found.devices, found.definition, found.operator.folder, found.config.evaluator
+    )
+    pool = EvaluatorPool(spawns)
+    clean = False
+    try:
+        yield pool
+        clean = True
+    finally:
+        pool.close(wait=clean)
+
+
+def _meta(found: Plan, pool: EvaluatorPool) -> dict[str, Any]:
+    return {
+        "operator": found.operator.name,
+        "definition": found.definition.name,
+        "definition_record": found.definition.model_dump(mode="json", exclude_none=True),
+        "device": {**pool.facts, "type": found.device},
+        "config": found.config.model_dump(mode="json", exclude_none=True),
+        "seeds": [s.name for s in found.seeds],
+    }
+
+
+def _drive(
+    found: Plan, store: Store, pool: EvaluatorPool, quiet: bool, moved: bool = False
+) -> Outcome:
+    """Search and close. `moved`: another device of the same type, whose latencies do not compare."""
+    title = f"{found.definition.name} on {pool.facts.get('name', found.device)}"
+    with Display(title, quiet) as display:
+        display.say(f"run {store.run_dir}")
+        engine = Engine(store, found.config, found.definition, found.seeds, pool, display)
+        engine.new_epoch_first = moved
+        with _interrupts(engine, display):
+            reason = engine.run()
+        if reason == "interrupted":
+            display.say(f"interrupted; everything is recorded. evolve resume {store.run_dir}")
+            return Outcome(store.run_dir, reason, INTERRUPTED, None)
+        display.say(f"search ended: {reason}")
+        report = close(found, store, pool, engine, display)
+    return Outcome(store.run_dir, reason, 0 if report.get("champion") else 1, report)
+
+
+def close(
+    found: Plan, store: Store, pool: EvaluatorPool, engine: Engine, display: Display
+) -> dict[str, Any]:
+    """Verify, measure beside seeds and peers, record the report, export and draw."""
+    from evolve import output
+
+    elites = engine.population.elites()
+    epoch = store.counts()["epoch"] + 1
+    seed = found.config.seed
+    verified = closing.verify(pool, found.anchor, epoch, seed, elites, display.say)
+    if verified is None:
+        display.say("no elite passed verification: no champion")
+        return {"champion": None, "entries": []}
+    program, evaluation = verified
+    peers = catalog.peers(found.operator, found.definition, found.device)
+    entries = closing.measure(
+        pool,
+        found.anchor,
+        epoch + 1,
+        seed,
+        closing.contenders(program.solution, found.seeds, peers if found.config.peers else []),
+        display.say,
+    )
+    report = {
+        "champion": {
+            "program_id": program.id,
+            "solution": program.solution.model_dump(mode="json"),
+            "verified": True,
+            "verification": evaluation.model_dump(mode="json"),
+        },
+        "entries": entries,
+        "grid": "report",
+        "evaluators": pool.accounting(),
+    }
+    store.set_meta({"report": report})
+    output.write(store, store.run_dir, display.say)
+    return report
+
+
+@contextmanager
+def _interrupts(engine: Engine, display: Display) -> Iterator[None]:
+    """First Ctrl-C (or SIGTERM): finish what is in flight. Second: stop now."""
+
+    def handle(number: int, frame: Any) -> None:
+        if engine.stopping:
+            _stop_now(engine.store)
+        engine.stop()
+        display.say("stopping: finishing what is in flight (Ctrl-C again to stop now)")
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_now(store: Store) -> None:
+    """Leave at once: every recorded evaluation is on disk already; Ray ends with its driver."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ray.shutdown()
+    finally:
+        os._exit(INTERRUPTED)
