@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from analysis import style
+from analysis.frames import records
 
 AXES = ("language", "strategy", "tile", "stages", "warps", "memory")
 """Parts of a niche's key, in order."""
@@ -87,18 +88,18 @@ def _fill(
 ) -> None:
     grid = [[math.nan] * len(columns) for _ in rows]
     norm = _norm(found["score"])
-    best = found["score"].idxmax()
-    for cell in found.itertuples():
-        y = rows.index(tuple(getattr(cell, a) for a in _ROWS))
-        x = columns.index(tuple(getattr(cell, a) for a in _COLUMNS))
-        grid[y][x] = cell.score
-        dark = norm(cell.score) < 0.55
+    best = int(found["score"].argmax())
+    for i, cell in enumerate(records(found)):
+        y = rows.index(tuple(cell[a] for a in _ROWS))
+        x = columns.index(tuple(cell[a] for a in _COLUMNS))
+        grid[y][x] = cell["score"]
+        dark = norm(cell["score"]) < 0.55
         axis.text(
-            x, y, str(cell.count), ha="center", va="center", fontsize=7.5,
+            x, y, str(cell["count"]), ha="center", va="center", fontsize=7.5,
             color="white" if dark else style.INK,
-            fontweight="bold" if cell.Index == best else "normal",
+            fontweight="bold" if i == best else "normal",
         )  # fmt: skip
-        if cell.Index == best:
+        if i == best:
             axis.add_patch(_outline(x, y))
     image = axis.imshow(grid, cmap="cividis", norm=norm, aspect="auto", interpolation="nearest")
     bar = made.colorbar(image, ax=axis, pad=0.01, fraction=0.04, aspect=25)

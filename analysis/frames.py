@@ -7,6 +7,7 @@ entry is the champion, a seed, a peer or a bound. Figures and tables are functio
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ import pandas as pd
 
 from evaluators.schema import Evaluation
 
-_PAIR = re.compile(r"(\w+)\s*=\s*(\d+)([kKmM]?)\b")
+_PAIR = re.compile(r"\b(?:([a-z]\w*)\s*=\s*|([BLM]))(\d+)([kKmM]?)\b")
+_LETTER = {"B": "batch_size", "L": "seq_len", "M": "num_tokens"}
 _UNIT = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 EVALUATION_COLUMNS = (
@@ -179,8 +181,41 @@ def _result_record(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coordinates(label: str) -> dict[str, int]:
-    """Numbers that a workload's label names: `batch_size=16 seq_len=1K` gives 16 and 1024."""
-    return {name: int(n) * _UNIT[unit.lower()] for name, n, unit in _PAIR.findall(label)}
+    """Numbers in a workload's label: `B16 L1K` or `batch_size=16 seq_len=1024`, by axis name."""
+    found = _PAIR.findall(label)
+    return {name or _LETTER[x]: int(n) * _UNIT[unit.lower()] for name, x, n, unit in found}
+
+
+def means(entries: pd.DataFrame) -> pd.DataFrame:
+    """Weighted geometric mean of speedup over the anchor per passed entry: name, role, score."""
+    passed = entries[entries["speedup"].notna()]
+    rows = [
+        {
+            "name": name,
+            "role": group["role"].iloc[0],
+            "score": _geomean(group["speedup"], group["weight"]),
+        }
+        for name, group in passed.groupby("name", sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["name", "role", "score"])
+
+
+def _geomean(values: pd.Series, weights: pd.Series) -> float:
+    pairs = zip(values, weights, strict=True)
+    return math.exp(sum(w * math.log(v) for v, w in pairs) / sum(weights))
+
+
+def leading(entries: pd.DataFrame) -> pd.DataFrame:
+    """`entries` with the best passed seed alone of all seeds: what figures and pages show."""
+    scores = means(entries)
+    seeds = scores[scores["role"] == "seed"].sort_values("score", ascending=False)
+    kept = list(seeds["name"].head(1))
+    return entries[(entries["role"] != "seed") | entries["name"].isin(kept)]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dicts by column name."""
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
 def first_line(log: str) -> str:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from analysis import style
+from analysis.frames import leading, records
 
 _SIZES = ("seq_len", "num_tokens", "tokens", "kv_tokens", "num_kv_indices", "M", "m")
 _PANELS = ("batch_size", "batch")
@@ -41,10 +42,11 @@ def draw(
     """Draw `entries` (`frames.entries`) to a PNG at `path`.
 
     `ceilings["copy_gbps"]` is the measured copy bandwidth in GB/s (the lower row is left out
-    without it); `ceilings["tflops"]`, a number or a number per dtype, adds the floor that arithmetic sets.
-    One column per batch size where the workloads have one. ValueError when no entry passed.
+    without it); `ceilings["tflops"]`, a number or a number per dtype (the title names it), adds the
+    floor that arithmetic sets. One column per batch size where the workloads have one. ValueError
+    when no entry passed.
     """
-    passed = entries[entries["latency_us"].notna()]
+    passed = leading(entries[entries["latency_us"].notna()])
     if passed.empty:
         raise ValueError("no entry has latencies to draw")
     layout = arrange(passed)
@@ -56,9 +58,9 @@ def draw(
         axes = made.subplots(rows, len(layout.panels), sharex="col", sharey="row", squeeze=False)
         for column, panel in enumerate(layout.panels):
             part = curves[curves["panel"] == panel] if panel is not None else curves
-            _latency(axes[0][column], part, looks)
+            _latency(axes[0][column], part, looks, narrow=_narrow(curves))
             if copy:
-                _fraction(axes[1][column], part, looks)
+                _fraction(axes[1][column], part, looks, top=curves["fraction"].max())
             if panel is not None:
                 axes[0][column].set_title(
                     f"{str(layout.panel).replace('_', ' ')} {panel}", loc="left"
@@ -67,7 +69,7 @@ def draw(
         axes[0][0].set_ylabel("latency (µs)")
         if copy:
             axes[1][0].set_ylabel(f"share of copy bandwidth\n({copy:,.0f} GB/s measured)")
-        _legend(made, curves, looks, floor=curves["floor_us"].notna().any())
+        _legend(made, curves, looks, floor=bool(curves["floor_us"].notna().any()))
         style.title(made, title or "latency")
 
 
@@ -88,16 +90,16 @@ def arrange(passed: pd.DataFrame) -> Layout:
 def _curves(passed: pd.DataFrame, layout: Layout, copy: float, peak: float) -> pd.DataFrame:
     """One row per entry and workload: panel, size, latency_us, fraction, floor_us."""
     table = []
-    for i, row in enumerate(passed.itertuples()):
-        memory_us = row.bytes / copy * 1e-3 if copy else math.nan
-        math_us = row.flops / peak * 1e-6 if peak else math.nan
+    for i, row in enumerate(records(passed)):
+        memory_us = row["bytes"] / copy * 1e-3 if copy else math.nan
+        math_us = row["flops"] / peak * 1e-6 if peak else math.nan
         floor = max((v for v in (memory_us, math_us) if not math.isnan(v)), default=math.nan)
         table.append(
             {
-                "name": row.name, "role": row.role,
-                "panel": row.coordinates.get(layout.panel) if layout.panel else None,
-                "size": row.coordinates.get(layout.size, i + 1),
-                "latency_us": row.latency_us, "fraction": memory_us / row.latency_us,
+                "name": row["name"], "role": row["role"],
+                "panel": row["coordinates"].get(layout.panel) if layout.panel else None,
+                "size": row["coordinates"].get(layout.size, i + 1),
+                "latency_us": row["latency_us"], "fraction": memory_us / row["latency_us"],
                 "floor_us": floor, "floor_fraction": memory_us / floor if floor else math.nan,
             }
         )  # fmt: skip
@@ -112,28 +114,30 @@ def _peak(ceilings: Mapping[str, Any], title: str) -> float:
     if len(rates) == 1:
         return float(next(iter(rates.values())))
     short = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
-    named = (v for k, v in rates.items() if short.get(k, k) in title.replace("fp", "f"))
-    return float(next(named, rates.get("bfloat16", rates.get("bf16", 0.0))))
+    named = (rate for dtype, rate in rates.items() if short.get(str(dtype), str(dtype)) in title)
+    return float(next(named, 0.0))
 
 
-def _latency(axis: Any, part: pd.DataFrame, looks: dict[str, style.Look]) -> None:
+def _latency(axis: Any, part: pd.DataFrame, looks: dict[str, style.Look], *, narrow: bool) -> None:
     _lines(axis, part, "latency_us", looks)
     _floor(axis, part, "floor_us")
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _narrow(part) else (1,)))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}"))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.grid()
 
 
-def _narrow(part: pd.DataFrame) -> bool:
-    return bool(part["latency_us"].max() / part["latency_us"].min() < 200)
+def _narrow(curves: pd.DataFrame) -> bool:
+    """Whether all that the latency row shows spans less than a factor of 200."""
+    shown = pd.concat([curves["latency_us"], curves["floor_us"]])
+    return bool(shown.max() / shown.min() < 200)
 
 
-def _fraction(axis: Any, part: pd.DataFrame, looks: dict[str, style.Look]) -> None:
+def _fraction(axis: Any, part: pd.DataFrame, looks: dict[str, style.Look], *, top: float) -> None:
     _lines(axis, part, "fraction", looks)
     _floor(axis, part, "floor_fraction")
-    axis.set_ylim(0, max(1.05, min(1.3, 1.05 * part["fraction"].max())))
+    axis.set_ylim(0, max(1.05, 1.05 * top))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
     axis.grid()
 

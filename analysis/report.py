@@ -19,7 +19,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from analysis import archive_map
-from analysis.frames import Run
+from analysis.frames import Run, leading, records
 
 GEOMEAN = "geometric mean"
 
@@ -28,14 +28,15 @@ def champion_over(entries: pd.DataFrame) -> pd.DataFrame:
     """Champion against every other passed entry, per workload, then one `GEOMEAN` row per entry.
 
     Columns: name, role, workload, label, champion_us, latency_us (microseconds), speedup,
-    speedup_low, speedup_high (champion over the entry), copy of `bytes` and `flops`. Empty without
-    a passed champion. Workloads that only one of the two has are left out.
+    speedup_low, speedup_high, half_width (of log speedup), weight, flops, bytes; speedup is the
+    champion's over the entry. Empty without a passed champion. Workloads that only one of the two
+    has are left out.
     """
     passed = entries[entries["speedup"].notna()]
     champion = passed[passed["role"] == "champion"]
     others = passed[passed["role"] != "champion"]
     pairs = others.merge(champion, on="workload", suffixes=("", "_c"), how="inner", sort=False)
-    rows = [_ratio(pair) for pair in pairs.itertuples()]
+    rows = [_ratio(pair) for pair in records(pairs)]
     for name in dict.fromkeys(pairs["name"]):
         rows.append(_mean([row for row in rows if row["name"] == name]))
     return pd.DataFrame(rows, columns=_RATIO_COLUMNS)
@@ -47,27 +48,23 @@ _RATIO_COLUMNS = [
 ]  # fmt: skip
 
 
-def _ratio(pair: Any) -> dict[str, Any]:
+def _ratio(pair: dict[str, Any]) -> dict[str, Any]:
     half = math.hypot(
-        math.log(pair.speedup_high / pair.speedup_low) / 2,
-        math.log(pair.speedup_high_c / pair.speedup_low_c) / 2,
+        math.log(pair["speedup_high"] / pair["speedup_low"]) / 2,
+        math.log(pair["speedup_high_c"] / pair["speedup_low_c"]) / 2,
     )
-    return _row(
-        pair.name, pair.role, pair.workload, pair.label, pair.latency_us_c, pair.latency_us,
-        pair.speedup_c / pair.speedup, half, pair.weight, pair.flops, pair.bytes,
-    )  # fmt: skip
+    row = _with_interval(pair["speedup_c"] / pair["speedup"], half)
+    kept = ("name", "role", "workload", "label", "latency_us", "weight", "flops", "bytes")
+    return {**{key: pair[key] for key in kept}, "champion_us": pair["latency_us_c"], **row}
 
 
-def _row(
-    name: str, role: str, workload: str, label: str, champion_us: float, latency_us: float,
-    speedup: float, half: float, weight: float, flops: float, size: float,
-) -> dict[str, Any]:  # fmt: skip
+def _with_interval(speedup: float, half_width: float) -> dict[str, float]:
     return {
-        "name": name, "role": role, "workload": workload, "label": label,
-        "champion_us": champion_us, "latency_us": latency_us, "speedup": speedup,
-        "speedup_low": speedup * math.exp(-half), "speedup_high": speedup * math.exp(half),
-        "half_width": half, "weight": weight, "flops": flops, "bytes": size,
-    }  # fmt: skip
+        "speedup": speedup,
+        "speedup_low": speedup * math.exp(-half_width),
+        "speedup_high": speedup * math.exp(half_width),
+        "half_width": half_width,
+    }
 
 
 def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -78,36 +75,48 @@ def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return math.exp(sum(row["weight"] * math.log(row[key]) for row in rows) / total)
 
     half = math.sqrt(sum((row["weight"] * row["half_width"]) ** 2 for row in rows)) / total
-    first = rows[0]
-    return _row(
-        first["name"], first["role"], GEOMEAN, GEOMEAN, mean("champion_us"), mean("latency_us"),
-        mean("speedup"), half, total, math.nan, math.nan,
-    )  # fmt: skip
+    return {
+        **{key: rows[0][key] for key in ("name", "role")},
+        "workload": GEOMEAN, "label": GEOMEAN, "weight": total,
+        "latency_us": mean("latency_us"), "champion_us": mean("champion_us"),
+        "flops": math.nan, "bytes": math.nan, **_with_interval(mean("speedup"), half),
+    }  # fmt: skip
 
 
 def best_peer(over: pd.DataFrame) -> str | None:
     """The peer (not a bound) that the champion beats least in geometric mean."""
     means = over[(over["label"] == GEOMEAN) & (over["role"] == "peer")]
-    return None if means.empty else str(means.loc[means["speedup"].idxmin(), "name"])
+    return None if means.empty else str(means.sort_values("speedup")["name"].iloc[0])
 
 
-def comparison(entries: pd.DataFrame) -> pd.DataFrame:
-    """The table for people, text cells: per workload the champion's latency, then for the seed and
-    each peer "latency (speedup [interval])". The last row holds geometric means of speedup."""
+def latencies(entries: pd.DataFrame) -> pd.DataFrame:
+    """Text table of latency in µs: a row per workload; champion, seeds, peers and bounds."""
     over = champion_over(entries)
-    names = _ordered(over)
-    table: list[dict[str, str]] = []
-    for workload, group in over.groupby("workload", sort=False):
-        last = workload == GEOMEAN
-        row = {"workload": str(group["label"].iloc[0])}
-        row["champion"] = "" if last else _us(group["champion_us"].iloc[0])
-        row |= {
-            _heading(cell.name, cell.role): _cell(cell, with_latency=not last)
-            for cell in group.itertuples()
-        }
+    over = over[over["label"] != GEOMEAN]
+    table = []
+    for _, group in over.groupby("workload", sort=False):
+        cells = records(group)
+        row = {"workload": cells[0]["label"], "champion": _us(cells[0]["champion_us"])}
+        row |= {_heading(c["name"], c["role"]): _us(c["latency_us"]) for c in cells}
         table.append(row)
-    headings = [_heading(name, role) for name, role in names]
-    return pd.DataFrame(table, columns=["workload", "champion", *headings]).fillna("")
+    return pd.DataFrame(table, columns=["workload", "champion", *_headings(entries)]).fillna("")
+
+
+def speedups(entries: pd.DataFrame) -> pd.DataFrame:
+    """Text table of the champion's speedup over each entry with its 95% interval as ±%; the last
+    row holds geometric means."""
+    over = champion_over(entries)
+    table = []
+    for _, group in over.groupby("workload", sort=False):
+        cells = records(group)
+        row = {"workload": cells[0]["label"]}
+        row |= {_heading(c["name"], c["role"]): _percent(c) for c in cells}
+        table.append(row)
+    return pd.DataFrame(table, columns=["workload", *_headings(entries)]).fillna("")
+
+
+def _headings(entries: pd.DataFrame) -> list[str]:
+    return [_heading(name, role) for name, role in _ordered(champion_over(entries))]
 
 
 def _ordered(over: pd.DataFrame) -> list[tuple[str, str]]:
@@ -122,13 +131,12 @@ def _heading(name: str, role: str) -> str:
     return f"{name} (bound)" if role == "bound" else name
 
 
-def _cell(cell: Any, *, with_latency: bool) -> str:
-    interval = f"{cell.speedup:.2f}x [{cell.speedup_low:.2f}, {cell.speedup_high:.2f}]"
-    return f"{_us(cell.latency_us)}  {interval}" if with_latency else interval
+def _percent(cell: dict[str, Any]) -> str:
+    return f"{cell['speedup']:.2f}x ±{100 * math.expm1(cell['half_width']):.1f}%"
 
 
 def _us(value: float) -> str:
-    return f"{value:,.0f} µs" if value >= 1000 else f"{value:.3g} µs"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def failed(entries: pd.DataFrame) -> pd.DataFrame:
@@ -165,10 +173,10 @@ def summary(run: Run) -> dict[str, Any]:
         "device": run.device,
         "champion": {"program": run.champion, "verified": run.verified},
         "best_peer": best_peer(over),
-        "geometric_mean": _records(means.drop(columns=_NOT_PUBLISHED)),
-        "workloads": _records(over[over["label"] != GEOMEAN].drop(columns=["half_width"])),
-        "failed_entries": _records(failed(run.entries)),
-        "niches": _records(niches(counts)),
+        "geometric_mean": _json(means.drop(columns=_NOT_PUBLISHED)),
+        "workloads": _json(over[over["label"] != GEOMEAN].drop(columns=["half_width"])),
+        "failed_entries": _json(failed(run.entries)),
+        "niches": _json(niches(counts)),
         "evaluations": {
             "total": len(counts),
             "by_status": _counts(counts["status"]),
@@ -182,7 +190,7 @@ _NOT_PUBLISHED = [
 ]  # fmt: skip
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _json(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain JSON values; NaN becomes null."""
     return list(json.loads(frame.to_json(orient="records", double_precision=10)))
 
@@ -192,13 +200,15 @@ def _counts(column: pd.Series) -> dict[str, int]:
 
 
 def tables(run: Run, *, top: int = 12) -> list[tuple[str, pd.DataFrame]]:
-    """(heading, text table) of the closing report; of the niches the best `top` are listed."""
-    found = niches(run.evaluations)
+    """(heading, text table) of the closing report; of seeds the best one is shown,
+    of niches the best `top`."""
+    found, shown_entries = niches(run.evaluations), leading(run.entries)
     shown = found.head(top).assign(score=[f"{s:.2f}x" for s in found["score"].head(top)])
     more = f", best {top}" if len(found) > top else ""
     verified = "verified on unseen workloads" if run.verified else "not verified"
     parts = [
-        (f"Champion ({verified}) against seed and peers", comparison(run.entries)),
+        (f"Latency in µs (champion {verified})", latencies(shown_entries)),
+        ("Champion's speedup over each, 95% interval", speedups(shown_entries)),
         ("Entries without results", failed(run.entries)),
         ("Evaluations by status and emitter", outcomes(run.evaluations)),
         (f"Niches filled: {len(found)}{more}", shown),
@@ -214,11 +224,15 @@ def rich_tables(run: Run) -> Group:
 def _rich(heading: str, frame: pd.DataFrame) -> Table:
     table = Table(title=heading, title_justify="left", title_style="bold", header_style="bold")
     for i, column in enumerate(frame.columns):
-        table.add_column(str(column), justify="left" if i == 0 else "right")
+        table.add_column(str(column), justify="right" if _numeric(frame.iloc[:, i]) else "left")
     for row in frame.itertuples(index=False):
         total = str(row[0]) in (GEOMEAN, "total")
         table.add_row(*(str(cell) for cell in row), style="bold" if total else None)
     return table
+
+
+def _numeric(column: pd.Series) -> bool:
+    return all(not str(cell) or str(cell)[0].isdigit() for cell in column)
 
 
 def text(run: Run, *, width: int = 120) -> str:
@@ -234,7 +248,7 @@ def markdown_table(frame: pd.DataFrame) -> str:
     def line(cells: Sequence[Any]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
-    rule = ["---", *["---:"] * (len(frame.columns) - 1)]
+    rule = ["---:" if _numeric(frame.iloc[:, i]) else "---" for i in range(frame.shape[1])]
     return "\n".join([line(list(frame.columns)), line(rule), *map(line, frame.values.tolist())])
 
 

@@ -25,7 +25,7 @@ BOUND = "#6E6E6E"
 DOT = "#9A9A9A"
 INK = "#262626"
 FAINT = "#D9D9D9"
-FLOOR = "#E3E3E3"
+FLOOR = "#CBD5DE"
 
 _RC = {
     "font.size": 9.5,

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis import style
+from analysis.frames import leading, means, records
 
 LOG_RANGE = 6.0
 """The score axis is logarithmic when the drawn scores span more than this factor."""
@@ -21,9 +22,10 @@ _REACH = 2.5
 def draw(frame: pd.DataFrame, entries: pd.DataFrame, path: Path, *, title: str = "") -> None:
     """Draw `frame` (`frames.evaluations`) and `entries` (`frames.entries`) to a PNG at `path`.
 
-    Score is the geometric mean of speedup over the anchor on the epoch's workloads; an entry's
-    dashed line is its geometric mean over the report's workloads. Scores compare within an epoch,
-    so the best-so-far line starts anew at each epoch from the elites measured again.
+    Score is the geometric mean of speedup over the anchor on the epoch's workloads; a dashed line
+    is the geometric mean of the best seed or a peer over the report's workloads. Scores compare
+    within an epoch, so the best-so-far line starts anew at each epoch from the elites measured
+    again.
     """
     frame = frame.reset_index(drop=True).assign(number=range(1, len(frame) + 1))
     failing = frame[frame["status"] != "PASSED"]
@@ -36,7 +38,7 @@ def draw(frame: pd.DataFrame, entries: pd.DataFrame, path: Path, *, title: str =
         _candidates(top, frame)
         _best(top, frame)
         _limits(top, frame)
-        _peers(top, means(entries))
+        _peers(top, means(leading(entries)))
         if kinds:
             _failures(axes[1][0], failing, kinds)
         last = axes[-1][0]
@@ -44,16 +46,6 @@ def draw(frame: pd.DataFrame, entries: pd.DataFrame, path: Path, *, title: str =
         last.xaxis.set_major_locator(MaxNLocator(integer=True))
         last.set_xlabel("evaluation")
         style.title(made, title or "trajectory", _note(frame))
-
-
-def means(entries: pd.DataFrame) -> pd.DataFrame:
-    """Geometric mean of speedup over the anchor of each passed entry: name, role, score."""
-    passed = entries[entries["speedup"].notna()]
-    rows = [
-        {"name": name, "role": group["role"].iloc[0], "score": _geomean(group["speedup"])}
-        for name, group in passed.groupby("name", sort=False)
-    ]
-    return pd.DataFrame(rows, columns=["name", "role", "score"])
 
 
 def best_so_far(frame: pd.DataFrame) -> pd.Series:
@@ -68,10 +60,6 @@ def best_so_far(frame: pd.DataFrame) -> pd.Series:
         best = epoch["score"].cummax().ffill()
         parts.append(best if math.isnan(again) else best.fillna(again).clip(lower=again))
     return pd.concat(parts) if parts else pd.Series(dtype=float)
-
-
-def _geomean(values: pd.Series) -> float:
-    return math.exp(sum(math.log(v) for v in values) / len(values))
 
 
 def _epochs(frame: pd.DataFrame, axes: list[Any]) -> None:
@@ -133,14 +121,14 @@ def _peers(axis: Any, scores: pd.DataFrame) -> None:
     scale = math.log if axis.get_yscale() == "log" else float
     height = [(scale(s) - scale(low)) / (scale(high) - scale(low)) for s in others["score"]]
     places = style.spread(height, 0.048, 0.015, 0.985)
-    for row, at, place in zip(others.itertuples(), height, places, strict=True):
-        color = looks[row.name].color
+    for row, at, place in zip(records(others), height, places, strict=True):
+        color = looks[row["name"]].color
         if 0 <= at <= 1:
-            axis.axhline(row.score, color=color, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
+            axis.axhline(row["score"], color=color, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
         arrow = "↑ " if at > 1 else "↓ " if at < 0 else ""
-        bound = " (bound)" if row.role == "bound" else ""
+        bound = " (bound)" if row["role"] == "bound" else ""
         axis.text(
-            1.01, place, f"{arrow}{row.name}{bound} {row.score:.2f}x", color=color,
+            1.01, place, f"{arrow}{row['name']}{bound} {row['score']:.2f}x", color=color,
             transform=axis.transAxes, va="center", fontsize=8.5,
         )  # fmt: skip
 

@@ -207,8 +207,10 @@ def _seed(folder: Path, block: _Seed, definition: Definition) -> Solution:
     where = f"seed {folder.name}/{block.file}"
     try:
         content = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogError(f"{where} cannot be read: {error}") from error
+    except OSError as error:
+        raise CatalogError(f"{where} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"{where} is not text: {error}") from error
     if not content.strip():
         raise CatalogError(f"{where} is empty")
     file = "kernel" + SUFFIXES[block.language]
@@ -280,7 +282,8 @@ def _import(path: Path) -> ModuleType:
     if not path.is_file():
         raise CatalogError(f"{path.parent.name}/{path.name} is missing")
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -15,6 +15,9 @@ from evaluators import processes
 FILE_BYTES = 64 << 20
 """Largest file a candidate may write, its printed output among them."""
 
+TRUSTED_FILE_BYTES = 4 << 30
+"""The same for a trusted solution: libraries' compilers write large intermediate files."""
+
 OUTPUT = "output.log"
 """Name of the file in the candidate's folder that takes what it prints."""
 
@@ -46,7 +49,7 @@ def scrubbed(environment: dict[str, str]) -> dict[str, str]:
     }
 
 
-def enter(folder: Path, address_bytes: int | None) -> None:
+def enter(folder: Path, file_bytes: int, address_bytes: int | None) -> None:
     """Move the calling process into its folder and under its limits.
 
     `address_bytes`: address space beyond what is mapped now; None where the device maps its memory
@@ -60,7 +63,7 @@ def enter(folder: Path, address_bytes: int | None) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     if address_bytes is not None:
         limit = processes.virtual_bytes() + address_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

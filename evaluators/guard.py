@@ -1,8 +1,8 @@
 """Static checks on a solution's source, before anything of it is compiled or imported.
 
-`check` returns reasons with line numbers; an empty list means the source may be built. The tables at
-the top say what is refused. The checks keep honest candidates honest and give a language model a
-precise message; isolation in a child process is what contains a hostile one.
+`check` returns reasons with line numbers; an empty list means the source may be built. The tables
+at the top say what is refused. The checks keep honest candidates honest and give a language model
+a precise message; isolation in a child process is what contains a hostile one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ BANNED_NAMES = frozenset({
 BANNED_MODULES = (
     "numpy.ctypeslib", "numpy.distutils", "numpy.f2py", "torch._C", "torch.classes",
     "torch.distributed", "torch.hub", "torch.jit", "torch.library", "torch.load",
-    "torch.multiprocessing", "torch.save", "torch.utils", "triton.testing", "tvm.contrib", "tvm.rpc",
+    "torch.multiprocessing", "torch.save", "torch.utils", "triton.testing", "tvm.contrib",
+    "tvm.rpc",
 )  # fmt: skip
 """Dotted names, with all below them, inside allowed packages: files, processes, other compilers."""
 
@@ -56,7 +57,7 @@ PYTHON_LANGUAGES = frozenset({Language.PYTHON, Language.TRITON, Language.TILELAN
 
 
 def check(solution: Solution, definition: Definition) -> list[str]:
-    """Reasons why `solution` must not be built for `definition`, in source order; empty when fine."""
+    """Reasons why `solution` must not be built for `definition`; empty when it may be."""
     reasons = entry_reasons(solution, definition)
     local = {PurePosixPath(s.path).stem for s in solution.sources}
     for source in solution.sources:

@@ -43,14 +43,17 @@ class Verdict:
     clean: bool = True
 
 
-def keep(live: Callable[[], None], judge: socket.socket, memory_bytes: int) -> NoReturn:
-    """Fork `live` into a candidate process and watch it; never returns."""
+def keep(
+    live: Callable[[], None], own: socket.socket, judge: socket.socket, memory_bytes: int
+) -> NoReturn:
+    """Fork `live` into a candidate process that keeps the socket `own`, and watch it."""
     os.setsid()
     processes.become_subreaper()
     candidate = os.fork()
     if candidate == 0:
         judge.close()
         _live(live)
+    own.close()
     channel = Channel(judge)
     verdict = _watch(candidate, channel, memory_bytes)
     try:
@@ -78,7 +81,7 @@ def _watch(candidate: int, judge: Channel, memory_bytes: int) -> Verdict:
     peak, next_scan, reason, status = 0, 0.0, "", None
     ended = os.pidfd_open(candidate)
     while not reason and status is None:
-        ready, _, _ = select.select([judge, ended], [], [], POLL_S)
+        ready, _, _ = select.select([judge.fileno(), ended], [], [], POLL_S)
         now = time.monotonic()
         used = processes.resident_bytes(candidate)
         if now >= next_scan:
@@ -90,7 +93,7 @@ def _watch(candidate: int, judge: Channel, memory_bytes: int) -> Verdict:
         peak = max(peak, used - base)
         if peak > memory_bytes:
             reason = "memory"
-        elif judge in ready or os.getppid() != parent:
+        elif judge.fileno() in ready or os.getppid() != parent:
             reason = "stop"
         status = processes.reap().get(candidate)
     if status is None:

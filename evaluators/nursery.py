@@ -55,24 +55,26 @@ class Nursery:
         if pid == 0:
             self._judge.close()
             mine, keepers = (socket.socket(fileno=fd) for fd in fds)
-            live = partial(candidate.live, mine, Path(request["folder"]), request["address_bytes"])
-            keeper.keep(live, keepers, request["memory_bytes"])
+            limits = request["file_bytes"], request["address_bytes"]
+            live = partial(candidate.live, mine, Path(request["folder"]), *limits)
+            keeper.keep(live, mine, keepers, request["memory_bytes"])
         for fd in fds:
             os.close(fd)
         self._keepers.add(pid)
         return {"keeper": pid}
 
     def _warm_up(self, language: str) -> None:
-        for module in WARM.get(language, ()):
-            if module not in self._warm:
-                self._warm.add(module)
-                try:
-                    importlib.import_module(module)
-                except Exception as error:
-                    # Not ours to judge: a candidate that needs it fails to build and says why.
-                    print(f"{module} cannot be imported: {error}", file=sys.stderr)
-        gc.collect()
-        gc.freeze()
+        missing = [m for m in WARM.get(language, ()) if m not in self._warm]
+        for module in missing:
+            self._warm.add(module)
+            try:
+                importlib.import_module(module)
+            except Exception as error:
+                # Not ours to judge: a candidate that needs it fails to build and says why.
+                print(f"{module} cannot be imported: {error}", file=sys.stderr)
+        if missing:
+            gc.collect()
+            gc.freeze()
 
     def _bury(self) -> None:
         """Reap keepers. What a keeper that was killed left behind is now ours, and is killed."""

@@ -26,7 +26,7 @@ def die_with_parent() -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids below `root`, nearest first, zombies included. Reads all of /proc (about 2 ms)."""
+    """Process ids below `root`, nearest first, zombies included. Reads all of /proc: about 2 ms."""
     children = defaultdict(list)
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -72,7 +72,7 @@ def kill_descendants(root: int, deadline_s: float = 10.0) -> bool:
 
 def reap() -> dict[int, int]:
     """Wait statuses of all children that have ended, by process id."""
-    ended = {}
+    ended: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -95,5 +95,5 @@ def _signal(pids: list[int], number: int) -> None:
     for pid in pids:
         try:
             os.kill(pid, number)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             continue

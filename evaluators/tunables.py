@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 _LINE = re.compile(
     r"""^(?P<head>[^\S\n]*(?:\#\s*define\s+(?P<macro>\w+)[^\S\n]+
-          |(?:[\w:<>]+[^\S\n]+)*(?P<name>[A-Za-z_]\w*)[^\S\n]*(?::[^=\n]+)?=[^\S\n]*))
+          |(?:[\w:<>]*[\w>][^\S\n]+)*(?P<name>[A-Za-z_]\w*)[^\S\n]*(?::[^=\n]+)?=[^\S\n]*))
         (?P<value>[^\s;#/]+)
         (?P<mid>;?[^\S\n]*(?:\#|//)[^\S\n]*tune:[^\S\n]*)
         (?P<choices>[^\n]*?)[^\S\n]*$""",

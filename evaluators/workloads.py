@@ -1,45 +1,16 @@
-'''Workloads of a definition: which shapes the search sees, which it never sees, which tables show.
+"""Workloads of a definition: which shapes the search sees, which it never sees, which tables show.
 
-They are declared in `kernels/<operator>/workloads.toml`:
-
-```toml
-[default]                        # the definition of a run that names none, per device
-cuda = "gqa_paged_decode_h32_kv8_d128_ps16"
-cpu = "gqa_paged_decode_f32_h8_kv2_d64_ps16"
-
-[[distribution]]                 # the first block that fits (definition, device) is used
-definitions = ["*_d128_*"]       # globs; default: all
-devices = ["cuda"]               # default: cuda and cpu
-samples = 6                      # workloads per epoch
-scalars = { sm_scale = 0.0884 }  # values of scalar inputs, optional
-[distribution.variables]         # random variables; `axes_of(definition, sample)` turns a sample of
-batch_size = { choice = [1, 4, 16, 64], weights = [2, 1, 1, 1] }        # them into axes and make
-seq_len = { log_uniform = [1024, 184320] }                              # integer, ends included
-tail = { percentiles = [[1, 894], [50, 6909], [99, 85000]] }            # piecewise log-linear
-shuffle = { uniform = [0, 2147483647] }                                 # integer, ends included
-
-[[report]]                       # cartesian grid of published tables; never part of the search
-definitions = ["*"]
-devices = ["cuda"]
-grid = { batch_size = [1, 16, 64], seq_len = [1024, 16384, 131072] }
-
-[[trace]]                        # real workloads: JSON lines with uuid, axes, scalars
-definitions = ["*_ps1"]
-file = "workloads_ps1.jsonl"     # in the operator's folder
-search_share = 0.5               # share (by a hash of uuid) that the search may see
-samples = 2                      # how many of those an epoch draws
-verify = 8                       # how many of the others a verification draws
-```
+They are declared in `kernels/<operator>/workloads.toml` (see `evaluators/workload_file.py`).
 
 A sample is a Latin hypercube: of n samples, number i takes its quantile of the first variable from
 [i/n, (i+1)/n), so every epoch covers small and large; the other variables are stratified likewise,
-in random order. Choices are listed from small to large for that reason. A sample whose tensors
-exceed `max_bytes` has the quantiles of its later variables, then of all, lowered until it fits.
-A trace row reaches `axes_of` as the sample `{"trace_axes": {...}}`.
+in random order. A sample whose tensors exceed `max_bytes` has the quantiles of its later variables,
+then of all, lowered until it fits. A trace row reaches `axes_of` as the sample
+`{"trace_axes": {...}}`.
 
 Everything is a function of (definition, seed, epoch). `axes_of` comes from `operator.py`, which
 imports torch: call these functions in processes that evaluate.
-'''
+"""
 
 from __future__ import annotations
 
@@ -50,22 +21,25 @@ import math
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
 
-from evaluators.catalog import CatalogError, Operator, explain, fits, load_module, read_toml
+from evaluators.catalog import CatalogError, Operator, load_module
 from evaluators.schema import (
     Definition,
     Dtype,
     InputSpec,
     RandomInput,
-    Record,
     ScalarInput,
     TensorSpec,
     Workload,
 )
+from evaluators.workload_file import Trace, Variable, load
+
+Scalar = bool | int | float
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 ITEM_BYTES: dict[Dtype, int] = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1,
@@ -77,97 +51,6 @@ CLIPS = tuple(k / 16 for k in range(16, -1, -1))
 
 SEARCH, VERIFICATION = 0, 1
 """Independent random streams of one seed."""
-
-
-class Variable(Record):
-    """One random variable; exactly one kind of distribution is set. Values are integers, except
-    that choices are taken as they are."""
-
-    choice: tuple[int | float | str, ...] | None = Field(default=None, min_length=1)
-    weights: tuple[float, ...] | None = None
-    uniform: tuple[int, int] | None = None
-    log_uniform: tuple[int, int] | None = None
-    percentiles: tuple[tuple[float, float], ...] | None = Field(default=None, min_length=2)
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Variable:
-        kinds = (self.choice, self.uniform, self.log_uniform, self.percentiles)
-        if sum(kind is not None for kind in kinds) != 1:
-            raise ValueError("set exactly one of choice, uniform, log_uniform, percentiles")
-        if self.weights is not None and len(self.weights) != len(self.choice or ()):
-            raise ValueError("weights and choice differ in length")
-        if self.weights is not None and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            raise ValueError("weights must not be negative and not all zero")
-        for low, high in filter(None, (self.uniform, self.log_uniform)):
-            if low > high or (self.log_uniform and low < 1):
-                raise ValueError(f"[{low}, {high}] is not a range")
-        points = self.percentiles or ()
-        if any(a[0] >= b[0] or a[1] > b[1] for a, b in itertools.pairwise(points)):
-            raise ValueError("percentiles must rise")
-        if points and (points[0][1] <= 0 or points[0][0] < 0 or points[-1][0] > 100):
-            raise ValueError("percentiles are [percent, positive value]")
-        return self
-
-    def quantile(self, q: float) -> Any:
-        """The value below which a share `q` in [0, 1) of the distribution lies."""
-        if self.choice is not None:
-            weights = self.weights or (1.0,) * len(self.choice)
-            edges = list(itertools.accumulate(weights))
-            place = next((i for i, e in enumerate(edges) if q * edges[-1] < e), len(edges) - 1)
-            return self.choice[place]
-        if self.uniform is not None:
-            low, high = self.uniform
-            return min(high, low + int(q * (high - low + 1)))
-        if self.log_uniform is not None:
-            low, high = self.log_uniform
-            return min(high, int(low * ((high + 1) / low) ** q))
-        points = np.array(self.percentiles, dtype=float)
-        return round(float(np.exp(np.interp(100 * q, points[:, 0], np.log(points[:, 1])))))
-
-
-class _Block(Record):
-    definitions: tuple[str, ...] = ("*",)
-    devices: tuple[str, ...] = ("cuda", "cpu")
-    scalars: dict[str, bool | int | float] = Field(default_factory=dict)
-
-    def fits(self, definition: Definition, device: str) -> bool:
-        return device in self.devices and fits(definition.name, self.definitions)
-
-
-class Distribution(_Block):
-    """A `[[distribution]]` block."""
-
-    samples: int = Field(default=6, ge=1)
-    variables: dict[str, Variable] = Field(min_length=1)
-
-
-class Report(_Block):
-    """A `[[report]]` block."""
-
-    grid: dict[str, tuple[int | float | str, ...]] = Field(min_length=1)
-
-
-class Trace(_Block):
-    """A `[[trace]]` block."""
-
-    file: str
-    search_share: float = Field(default=0.5, ge=0, le=1)
-    samples: int = Field(default=2, ge=0)
-    verify: int = Field(default=8, ge=0)
-
-    def searchable(self, workload: Workload) -> bool:
-        """Whether the search may see this workload; a fixed property of its uuid."""
-        digest = hashlib.sha256(workload.uuid.encode()).digest()
-        return int.from_bytes(digest[:8], "big") < self.search_share * 2**64
-
-
-class WorkloadFile(Record):
-    """All of `workloads.toml`."""
-
-    default: dict[str, str] = Field(default_factory=dict)
-    distribution: tuple[Distribution, ...] = ()
-    report: tuple[Report, ...] = ()
-    trace: tuple[Trace, ...] = ()
 
 
 def search_sample(
@@ -184,12 +67,12 @@ def search_sample(
     At most a third of an explicit `count` are real workloads. Inputs and outputs of each fit into
     `max_bytes`. Equal workloads are merged into one of greater weight. Raises CatalogError.
     """
-    rng = _rng(definition, SEARCH, seed, epoch)
-    real = _draw_real(operator, definition, device, max_bytes, rng, searched=True)
+    draw = _Draw(operator, definition, device, max_bytes, _rng(definition, SEARCH, seed, epoch))
+    real = draw.real(searched=True)
     if count is not None:
         real = real[: count // 3]
         count -= len(real)
-    return _merge(_sampled(operator, definition, device, max_bytes, rng, count) + real)
+    return _merge(draw.sampled(count, verification=False) + real)
 
 
 def verification_sample(
@@ -204,9 +87,8 @@ def verification_sample(
 
     `count` is the number of sampled ones, default as declared. Raises CatalogError.
     """
-    rng = _rng(definition, VERIFICATION, seed, 0)
-    real = _draw_real(operator, definition, device, max_bytes, rng, searched=False)
-    return _merge(_sampled(operator, definition, device, max_bytes, rng, count) + real)
+    draw = _Draw(operator, definition, device, max_bytes, _rng(definition, VERIFICATION, seed, 0))
+    return _merge(draw.sampled(count, verification=True) + draw.real(searched=False))
 
 
 def report_grid(
@@ -214,14 +96,15 @@ def report_grid(
 ) -> list[Workload]:
     """The fixed grid of published tables, without points that exceed `max_bytes`. CatalogError."""
     points: list[Workload] = []
-    for block in _load(operator).report:
+    for block in load(operator.folder).report:
         if block.fits(definition, device):
             for values in itertools.product(*block.grid.values()):
                 sample = dict(zip(block.grid, values, strict=True))
                 points.append(_workload(operator, definition, sample, block.scalars, 0, "fixed"))
     if not points:
-        raise CatalogError(f"{operator.name}/workloads.toml: no report fits {definition.name}")
-    return [w for w in points if max_bytes is None or _bytes(definition, w.axes) <= max_bytes]
+        where = f"{operator.name}/workloads.toml"
+        raise CatalogError(f"{where}: no report fits {definition.name} on {device}")
+    return [w for w in points if max_bytes is None or tensor_bytes(definition, w.axes) <= max_bytes]
 
 
 def input_bytes(definition: Definition, axes: Mapping[str, int]) -> int:
@@ -229,9 +112,9 @@ def input_bytes(definition: Definition, axes: Mapping[str, int]) -> int:
     return _total(definition, definition.inputs.values(), axes)
 
 
-def output_bytes(definition: Definition, axes: Mapping[str, int]) -> int:
-    """Bytes of all output tensors of a workload with these var axes."""
-    return _total(definition, definition.outputs.values(), axes)
+def tensor_bytes(definition: Definition, axes: Mapping[str, int]) -> int:
+    """Bytes of all input and output tensors of a workload with these var axes."""
+    return input_bytes(definition, axes) + _total(definition, definition.outputs.values(), axes)
 
 
 def _total(definition: Definition, specs: Iterable[TensorSpec], axes: Mapping[str, int]) -> int:
@@ -242,100 +125,86 @@ def _total(definition: Definition, specs: Iterable[TensorSpec], axes: Mapping[st
     )
 
 
-def _bytes(definition: Definition, axes: Mapping[str, int]) -> int:
-    return input_bytes(definition, axes) + output_bytes(definition, axes)
-
-
-def _load(operator: Operator) -> WorkloadFile:
-    content = read_toml(operator.folder / "workloads.toml")
-    try:
-        return WorkloadFile.model_validate(content)
-    except ValidationError as error:
-        raise CatalogError(f"{operator.name}/workloads.toml: {explain(error)}") from error
-
-
 def _rng(definition: Definition, stream: int, seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, epoch, zlib.crc32(definition.name.encode())])
 
 
-def _sampled(
-    operator: Operator,
-    definition: Definition,
-    device: str,
-    max_bytes: int,
-    rng: np.random.Generator,
-    count: int | None,
-) -> list[Workload]:
-    blocks = [b for b in _load(operator).distribution if b.fits(definition, device)]
-    if not blocks:
-        where = f"{operator.name}/workloads.toml"
-        raise CatalogError(f"{where}: no distribution fits {definition.name} on {device}")
-    block = blocks[0]
-    n = block.samples if count is None else count
-    seeds = rng.integers(2**31, size=n)
-    return [
-        _fitted(operator, definition, block, quantiles, int(seeds[i]), max_bytes)
-        for i, quantiles in enumerate(_hypercube(n, len(block.variables), rng))
-    ]
+@dataclass(frozen=True)
+class _Draw:
+    """One drawing of workloads from an operator's file with one random generator."""
+
+    operator: Operator
+    definition: Definition
+    device: str
+    max_bytes: int
+    rng: np.random.Generator
+
+    def sampled(self, count: int | None, *, verification: bool) -> list[Workload]:
+        """`count` workloads of the first distribution that fits, in rising first variable."""
+        blocks = [
+            b
+            for b in load(self.operator.folder).distribution
+            if b.fits(self.definition, self.device)
+        ]
+        if not blocks:
+            where = f"{self.operator.name}/workloads.toml"
+            what = f"{self.definition.name} on {self.device}"
+            raise CatalogError(f"{where}: no distribution fits {what}")
+        block = blocks[0]
+        variables = {**block.variables, **(block.verification if verification else {})}
+        n = block.samples if count is None else count
+        seeds = self.rng.integers(2**31, size=n)
+        points = _hypercube(n, len(variables), self.rng)
+        return [
+            self._fitted(variables, block.scalars, point, int(seed))
+            for point, seed in zip(points, seeds, strict=True)
+        ]
+
+    def _fitted(
+        self,
+        variables: Mapping[str, Variable],
+        scalars: Mapping[str, Scalar],
+        quantiles: Floats,
+        seed: int,
+    ) -> Workload:
+        """The workload at these quantiles, lowered as far as `max_bytes` demands."""
+        needed = 0
+        for first, rest in [(1.0, c) for c in CLIPS] + [(c, 0.0) for c in CLIPS[1:]]:
+            lowered = quantiles * [first, *[rest] * (len(quantiles) - 1)]
+            sample = {
+                name: variable.quantile(float(q))
+                for (name, variable), q in zip(variables.items(), lowered, strict=True)
+            }
+            made = _workload(self.operator, self.definition, sample, scalars, seed, "sampled")
+            needed = tensor_bytes(self.definition, made.axes)
+            if needed <= self.max_bytes:
+                return made
+        raise CatalogError(
+            f"the smallest workload of {self.definition.name} needs {needed:,} bytes, "
+            f"and {self.max_bytes:,} are allowed"
+        )
+
+    def real(self, *, searched: bool) -> list[Workload]:
+        """Some of the trace workloads that the search may see, or of those that it may not."""
+        drawn: list[Workload] = []
+        for block in load(self.operator.folder).trace:
+            if not block.fits(self.definition, self.device):
+                continue
+            pool = [
+                workload
+                for workload in _read_trace(self.operator, self.definition, block)
+                if block.searchable(workload) == searched
+                and tensor_bytes(self.definition, workload.axes) <= self.max_bytes
+            ]
+            wanted = min(block.samples if searched else block.verify, len(pool))
+            drawn.extend(pool[i] for i in sorted(self.rng.permutation(len(pool))[:wanted]))
+        return drawn
 
 
-def _hypercube(n: int, dimensions: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Latin hypercube sample: float64 [n, dimensions] in [0, 1); the first column rises with row."""
+def _hypercube(n: int, dimensions: int, rng: np.random.Generator) -> Floats:
+    """Latin hypercube: float64 [n, dimensions] in [0, 1); the first column rises with the row."""
     columns = [np.arange(n), *(rng.permutation(n) for _ in range(dimensions - 1))]
     return (np.stack(columns, axis=1) + rng.random((n, dimensions))) / max(n, 1)
-
-
-def _fitted(
-    operator: Operator,
-    definition: Definition,
-    block: Distribution,
-    quantiles: np.ndarray[Any, Any],
-    seed: int,
-    max_bytes: int,
-) -> Workload:
-    """The workload at these quantiles, lowered as far as `max_bytes` demands."""
-    later = [(1.0, clip) for clip in CLIPS]
-    for first, rest in (*later, *((clip, 0.0) for clip in CLIPS[1:])):
-        factors = np.array([first] + [rest] * (len(quantiles) - 1))
-        sample = {
-            name: variable.quantile(float(q))
-            for (name, variable), q in zip(
-                block.variables.items(), quantiles * factors, strict=True
-            )
-        }
-        workload = _workload(operator, definition, sample, block.scalars, seed, "sampled")
-        needed = _bytes(definition, workload.axes)
-        if needed <= max_bytes:
-            return workload
-    raise CatalogError(
-        f"the smallest workload of {definition.name} needs {needed:,} bytes, "
-        f"and {max_bytes:,} are allowed"
-    )
-
-
-def _draw_real(
-    operator: Operator,
-    definition: Definition,
-    device: str,
-    max_bytes: int,
-    rng: np.random.Generator,
-    *,
-    searched: bool,
-) -> list[Workload]:
-    drawn: list[Workload] = []
-    for block in _load(operator).trace:
-        if not block.fits(definition, device):
-            continue
-        pool = [
-            workload
-            for workload in _read_trace(operator, definition, block)
-            if block.searchable(workload) == searched
-            and _bytes(definition, workload.axes) <= max_bytes
-        ]
-        wanted = min(block.samples if searched else block.verify, len(pool))
-        picks = sorted(rng.permutation(len(pool))[:wanted])
-        drawn.extend(pool[i] for i in picks)
-    return drawn
 
 
 def _read_trace(operator: Operator, definition: Definition, block: Trace) -> list[Workload]:
@@ -365,11 +234,16 @@ def _workload(
     operator: Operator,
     definition: Definition,
     sample: dict[str, Any],
-    scalars: Mapping[str, bool | int | float],
+    scalars: Mapping[str, Scalar],
     seed: int,
     source: str,
 ) -> Workload:
-    axes, make = load_module(operator).axes_of(definition.model_dump(mode="json"), sample)
+    axes_of = load_module(operator).axes_of
+    try:
+        axes, make = axes_of(definition.model_dump(mode="json"), sample)
+    except (KeyError, TypeError, ValueError) as error:
+        where = f"{operator.name}/operator.py"
+        raise CatalogError(f"{where}: axes_of failed for {sample}: {error!r}") from error
     wanted = {name for name, axis in definition.axes.items() if axis.type == "var"}
     if set(axes) != wanted:
         raise CatalogError(
@@ -380,7 +254,8 @@ def _workload(
         name: ScalarInput(value=scalars[name]) if name in scalars else RandomInput()
         for name in definition.inputs
     }
-    identity = json.dumps([definition.name, axes, make, dict(scalars), seed, source], sort_keys=True)
+    facts = [definition.name, axes, make, dict(scalars), seed, source]
+    identity = json.dumps(facts, sort_keys=True)
     name = str(uuid.UUID(bytes=hashlib.sha256(identity.encode()).digest()[:16]))
     return Workload(uuid=name, axes=axes, inputs=inputs, make=make, seed=seed, source=source)
 

@@ -52,6 +52,7 @@ class Islands(Section):
 class Epochs(Section):
     """Workloads are redrawn after `evaluations` search evaluations; elites are measured again.
 
+    An epoch lasts longer when it had many elites to measure again (three searches for each).
     `workloads` is how many an epoch has; None takes the operator's declared number.
     """
 

@@ -24,6 +24,8 @@ from islands.program import Program, program_id
 
 WAIT_S = 0.25
 """Longest time between two looks at the clock, the stop flag and the display."""
+REMEASURE_SHARE = 3
+"""Least searches in an epoch per elite measured again at its start."""
 
 
 class SeedFailed(UserError):
@@ -157,12 +159,14 @@ class Engine:
     def _epoch_room(self) -> int:
         """Searches that may still start in this epoch.
 
-        The last epoch takes what is left of the budget when that is less than half an epoch, so
-        that a run never ends with its elites just redrawn and not yet searched from.
+        An epoch has at least `REMEASURE_SHARE` times as many searches as elites it measured again,
+        so that measuring again never eats the budget. The last epoch takes what is left when that
+        is less than half an epoch: a run never ends with its elites just redrawn.
         """
-        size = self.config.epochs.evaluations
+        counts = self.store.counts()
+        size = max(self.config.epochs.evaluations, REMEASURE_SHARE * counts["remeasured"])
         started = (
-            self.store.counts()["in_epoch"]
+            counts["searched"]
             + len(self._flight.asks)
             + sum(job.kind == "search" for job in self._flight.evaluations.values())
             + sum(job.kind == "search" for job in self._queue)

@@ -234,14 +234,21 @@ class Store:
             )
 
     def counts(self) -> dict[str, int]:
-        """Evaluations by kind, and `epoch` (latest, -1 without one), `in_epoch` (searched in it)."""
+        """Evaluations by kind; `epoch` (latest, -1 without one); `searched` and `remeasured` in it."""
         found: dict[str, int] = {"seed": 0, "search": 0, "remeasure": 0}
         found.update(self._db.execute("SELECT kind, COUNT(*) FROM evaluations GROUP BY kind"))
         (epoch,) = self._db.execute("SELECT COALESCE(MAX(epoch), -1) FROM epochs").fetchone()
-        (inside,) = self._db.execute(
-            "SELECT COUNT(*) FROM evaluations WHERE epoch = ? AND kind = 'search'", (epoch,)
-        ).fetchone()
-        return {**found, "epoch": epoch, "in_epoch": inside}
+        inside = dict(
+            self._db.execute(
+                "SELECT kind, COUNT(*) FROM evaluations WHERE epoch = ? GROUP BY kind", (epoch,)
+            )
+        )
+        return {
+            **found,
+            "epoch": epoch,
+            "searched": inside.get("search", 0),
+            "remeasured": inside.get("remeasure", 0),
+        }
 
     def standing(self, epoch: int) -> tuple[float, float, int]:
         """(best score, best seed's score, niches filled) among an epoch's evaluations; 0 for none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from islands.niche import Niche
 from islands.program import Program
 
 
-class AddStatus(str, Enum):
+class AddStatus(StrEnum):
     """What `Archive.add` did."""
 
     NEW = "NEW"  # first elite of its niche
@@ -48,10 +48,11 @@ class Archive:
         """Offers a program to its niche; the archive changes unless the answer is REJECTED.
 
         An elite is replaced when the gain exceeds the noise: with log scores a (elite) and b
-        (candidate) and the half widths u and v of their 95% intervals, when b - a > sqrt(u^2 + v^2),
+        (candidate) and half widths u and v of their 95% intervals, when b - a > sqrt(u^2 + v^2),
         that is when the 95% interval of the ratio of the scores lies above 1. Half widths add in
-        quadrature because the two measurements are independent; asking the intervals not to overlap
-        would be needlessly strict (Schenker & Gentleman, The American Statistician 55(3), 2001).
+        quadrature because the two measurements are independent; asking the intervals not to
+        overlap would be needlessly strict (Schenker & Gentleman, The American Statistician 55(3),
+        2001).
         """
         score = evaluation.score
         if not evaluation.passed or not score > 0:

@@ -27,8 +27,8 @@ class Emitter(ABC):
 
     Contract:
 
-    - State is a fold over the calls of `learn` and `known`: an emitter that gets the same calls in the
-      same order proposes the same programs. `propose` changes nothing but caches.
+    - State is a fold over the calls of `learn` and `known`: an emitter that gets the same calls in
+      the same order proposes the same programs. `propose` changes nothing but caches.
     - All randomness comes from the generator passed to `propose`.
     - A proposal is never a program of which the emitter was told by `learn` or `known`.
     - `propose` never raises on any source that an archive can hold, and leaves the archive alone.

@@ -118,8 +118,8 @@ class Island:
     def tell(self, program: Program, evaluation: Evaluation) -> AddStatus:
         """Takes an evaluation of a program, proposed here or not.
 
-        An evaluation of an earlier epoch does not compare with the archive's, and is REJECTED there;
-        the emitters learn from it all the same.
+        An evaluation of an earlier epoch does not compare with the archive's, and is REJECTED
+        there; the emitters learn from it all the same.
         """
         self.known(program.id)
         status = AddStatus.REJECTED

@@ -17,9 +17,9 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 """The axes of the grid and the values of each, in plotting order.
 
-`tile` is the geometric mean of a tile's output extents and `warps` the warps of a block, both to the
-nearest power of two; `stages` is the pipeline depth (`s4` is four or more); the ends take what lies
-beyond them.
+`tile` is the geometric mean of a tile's output extents and `warps` the warps of a block, both to
+the nearest power of two; `stages` is the pipeline depth (`s4` is four or more); the ends take what
+lies beyond them.
 """
 
 

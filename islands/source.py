@@ -1,8 +1,9 @@
 """Normalised source text: two programs that differ in comments or layout alone have one identity.
 
 Normalising costs a parse, yet most proposals differ in the values of a few tunables. So the values
-are lifted out first, what remains (the skeleton) is normalised once and kept, and the values are put
-back. A value that does not survive normalising unchanged (a string, `0x40`) stays in the skeleton.
+are lifted out first, what remains (the skeleton) is normalised once and kept, and the values are
+put back. A value that does not survive normalising unchanged (a string, `0x40`) stays in the
+skeleton.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from functools import lru_cache
 from evaluators import tunables
 from evaluators.schema import Language
 
+MARK = re.compile(r"_tunable_([0-9]+)_")
+"""What stands for a tunable's value in a skeleton; the group is its number."""
 _MARK = "_tunable_{}_"
-_MARKED = re.compile(r"_tunable_(\d+)_")
 _STABLE = {
     True: re.compile(r"(?:0|[1-9][0-9]*|[A-Za-z_][A-Za-z0-9_]*)\Z"),  # Python
     False: re.compile(r"[A-Za-z0-9_]+\Z"),  # C++
@@ -30,10 +32,23 @@ def normalise(language: Language, text: str, path: str = "") -> str:
     The language of the text is taken from the suffix of `path` where that is telling, else from
     `language`. Python that does not parse is returned with trailing blanks stripped.
     """
-    python = is_python(language, path)
-    skeleton, values = _lift(text, python)
-    pieces = _pieces(skeleton, python, bool(values))
+    pieces, values = skeleton(language, text, path)
     return "".join(values[int(p)] if i % 2 else p for i, p in enumerate(pieces))
+
+
+def skeleton(language: Language, text: str, path: str = "") -> tuple[tuple[str, ...], list[str]]:
+    """Normalised text in pieces (text, number of a value, text, ...), and the values.
+
+    Sources that differ in tunables' values alone share one pieces object: a good cache key.
+    """
+    python = is_python(language, path)
+    lifted, values = _lift(text, python)
+    return _pieces(lifted, python, bool(values)), values
+
+
+def marked(pieces: tuple[str, ...]) -> str:
+    """The text of a skeleton, with a mark for each value."""
+    return "".join(_MARK.format(p) if i % 2 else p for i, p in enumerate(pieces))
 
 
 def is_python(language: Language, path: str = "") -> bool:
@@ -49,8 +64,8 @@ def is_python(language: Language, path: str = "") -> bool:
 def cut(text: str) -> tuple[list[str], list[tunables.Tunable]]:
     """The tunables of `text` in order, and the text around their values (one piece more).
 
-    As `evaluators.tunables.find`, at a fraction of its cost where most lines were seen before. A line
-    without choices declares nothing here, and a name may come twice.
+    As `evaluators.tunables.find`, at a fraction of its cost where most lines were seen before. A
+    line without choices declares nothing here, and a name may come twice.
     """
     if "tune:" not in text:
         return [text], []
@@ -91,20 +106,20 @@ def _lift(text: str, python: bool) -> tuple[str, list[str]]:
     if "tune:" not in text or "_tunable_" in text:
         return text, []
     pieces, found = cut(text)
-    skeleton, values = pieces[0], []
+    lifted, values = pieces[0], list[str]()
     for tunable, piece in zip(found, pieces[1:], strict=True):
         stable = _STABLE[python].match(tunable.value)
-        skeleton += (_MARK.format(len(values)) if stable else tunable.value) + piece
+        lifted += (_MARK.format(len(values)) if stable else tunable.value) + piece
         if stable:
             values.append(tunable.value)
-    return skeleton, values
+    return lifted, values
 
 
 @lru_cache(maxsize=256)
-def _pieces(skeleton: str, python: bool, marked: bool) -> tuple[str, ...]:
+def _pieces(lifted: str, python: bool, with_values: bool) -> tuple[str, ...]:
     """Normalised skeleton, split at its marks: text, mark number, text, ..."""
-    text = _normalise_python(skeleton) if python else _normalise_cpp(skeleton)
-    return tuple(_MARKED.split(text)) if marked else (text,)
+    text = _normalise_python(lifted) if python else _normalise_cpp(lifted)
+    return tuple(MARK.split(text)) if with_values else (text,)
 
 
 def parse(text: str) -> ast.Module | None:

@@ -28,9 +28,9 @@ class Built:
     """A solution that can run.
 
     `call(*inputs, *outputs)` is the entry point in destination-passing form. Where `prepare` is set
-    (libraries that plan outside the timed call) `prepare(*inputs, *outputs)` returns the callable of
-    no arguments that does the job, and `call` prepares and runs at once. `facts()` is complete only
-    after the first call, because JIT languages compile then.
+    (libraries that plan outside the timed call) `prepare(*inputs, *outputs)` returns the callable
+    of no arguments that does the job, and `call` prepares and runs at once. `facts()` is complete
+    only after the first call, because JIT languages compile then; it never raises.
     """
 
     call: Callable[..., Any]
@@ -39,9 +39,16 @@ class Built:
 
 
 class Builder(ABC):
-    """Builds the solutions of one language. Stateless: one instance serves every candidate."""
+    """Builds the solutions of one language. One instance serves every candidate of a process."""
 
     language: ClassVar[Language]
+
+    def warm_up(self, folder: Path) -> None:  # noqa: B027 (most languages need nothing)
+        """Optional: pay once what every later build needs (imports, precompiled headers).
+
+        Called in a trusted process before it forks the children that build; `folder` must outlive
+        them. Never touches a device. Raises nothing for a missing compiler: `build` says that.
+        """
 
     @abstractmethod
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
@@ -56,8 +63,8 @@ class Builder(ABC):
     ) -> BuildFacts:
         """Compile for `target` (such as `sm_90a`) on a machine without that device; nothing runs.
 
-        `inputs` are the CPU tensors and scalars of `run(*inputs, *outputs)`, outputs included; their
-        shapes and dtypes choose what JIT languages compile. Raises BuildError.
+        `inputs` are the CPU tensors and scalars of `run(*inputs, *outputs)`, outputs included;
+        their shapes and dtypes choose what JIT languages compile. Raises BuildError.
         """
 
 

@@ -11,9 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from evaluators.schema import Evaluation, Solution
+from evaluators.schema import Solution
 from evolve.emitters.space import read, replaced
-from islands.archive import AddStatus, Archive
+from islands.archive import Archive
 from islands.emitter import Emitter, Proposal
 from islands.program import Program, program_id
 from islands.selection import select
@@ -72,14 +72,17 @@ def _values(
 
 @dataclass(frozen=True)
 class Function:
-    """A top-level function: its interface (arguments, decorators), its body, its lines, its names."""
+    """A top-level function; its interface is its arguments and decorators."""
 
     interface: str
-    body: str
     text: str
     first: int  # line numbers from 0; `last` is exclusive
     last: int
-    reads: frozenset[str]
+
+    def reads(self) -> frozenset[str]:
+        """All names in the function."""
+        tree = parse(self.text) or ast.Module([], [])
+        return frozenset(n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def _functions(
         return None
     if not is_python(one.spec.language, one.spec.entry_file):
         return None
+    if _same_template(one, other):
+        return None
     mine, theirs = outline(one.entry_source), outline(other.entry_source)
     if mine is None or theirs is None:
         return None
@@ -107,13 +112,19 @@ def _functions(
         for name, function in mine.functions.items()
         if name in theirs.functions
         and theirs.functions[name].interface == function.interface
-        and theirs.functions[name].body != function.body
+        and theirs.functions[name].text != function.text
     ]
     if not candidates:
         return None
     name = candidates[int(rng.integers(len(candidates)))]
     text = transplant(one, mine, other, theirs, name)
     return None if text is None else (one.with_entry_source(text), f"function {name}")
+
+
+def _same_template(one: Solution, other: Solution) -> bool:
+    """Whether the values of tunables are all that differs."""
+    mine, theirs = read(one), read(other)
+    return mine is not None and theirs is not None and mine[0].key == theirs[0].key
 
 
 def transplant(
@@ -125,14 +136,15 @@ def transplant(
     it is a choice. None when the function needs anything else that `one` does not have.
     """
     old, new = mine.functions[name], theirs.functions[name]
-    missing = (new.reads & theirs.names) - mine.names
+    reads = new.reads()
+    missing = (reads & theirs.names) - mine.names
     if missing - set(theirs.tunables):
         return None
     brought = [line for tunable, line in theirs.tunables.items() if tunable in missing]
-    lines = one.entry_source.splitlines()
+    lines = one.entry_source.split("\n")
     lines[old.first : old.last] = [*brought, *([""] * 2 if brought else []), new.text]
     text = _with_values(
-        one.with_entry_source("\n".join(lines) + "\n"), other, new.reads & set(theirs.tunables)
+        one.with_entry_source("\n".join(lines) + "\n"), other, reads & set(theirs.tunables)
     )
     return text if parse(text) is not None else None
 
@@ -158,7 +170,7 @@ def outline(source: str) -> Outline | None:
     tree = parse(source)
     if tree is None:
         return None
-    lines = source.splitlines()
+    lines = source.split("\n")
     functions: dict[str, Function] = {}
     names: set[str] = set()
     for node in tree.body:
@@ -171,31 +183,29 @@ def outline(source: str) -> Outline | None:
 def _function(node: ast.FunctionDef, lines: list[str]) -> Function:
     first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
     last = node.end_lineno or node.lineno
-    interface = [ast.dump(node.args), *(ast.dump(d) for d in node.decorator_list)]
+    interface = [ast.unparse(node.args), *(ast.unparse(d) for d in node.decorator_list)]
     return Function(
         interface="\n".join(interface),
-        body="\n".join(ast.dump(statement) for statement in node.body),
         text="\n".join(lines[first:last]),
         first=first,
         last=last,
-        reads=frozenset(n.id for n in ast.walk(node) if isinstance(n, ast.Name)),
     )
 
 
 def _bound(node: ast.stmt) -> set[str]:
     """Names that a top-level statement binds."""
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
-        names |= {(a.asname or a.name).partition(".")[0] for a in node.names}
-    return names
+        return {(a.asname or a.name).partition(".")[0] for a in node.names}
+    stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+    return {n.id for n in stored if isinstance(n.ctx, ast.Store)}
 
 
 def _tunable_lines(source: str, names: set[str]) -> dict[str, str]:
     """Lines of the tunables that stand at the top level, by name."""
     found: dict[str, str] = {}
-    for line in source.splitlines():
+    for line in source.split("\n"):
         for tunable in cut(line)[1]:
             if tunable.name in names and not line[0].isspace():
                 found.setdefault(tunable.name, line)

@@ -41,7 +41,7 @@ class Space:
         return "".join(parts)
 
     def near(self, values: Assignment) -> Iterator[Assignment]:
-        """All other assignments, by how many values differ from `values`, then in declared order."""
+        """All other assignments, those that differ in fewest values first."""
         varied = [i for i, c in enumerate(self.choices) if set(c) - {values[i]}]
         for count in range(1, len(varied) + 1):
             for places in itertools.combinations(varied, count):

@@ -1,8 +1,9 @@
 """The tuner: changes the values of one to three tunables of an elite.
 
 It leans towards values that its template has not seen and towards values that did well, and away
-from values and pairs of values that failed; it never proposes an assignment twice, and goes through
-what is left in order when chance finds nothing new.
+from values and pairs of values that failed; of a few such mutations it takes the one of which a
+draw from the template's main effects promises most. It never proposes an assignment twice, and goes
+through what is left in order when chance finds nothing new.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evaluators.schema import Evaluation
+from evolve.emitters.effects import Effects
 from evolve.emitters.space import Assignment, Space, read, replaced
 from islands.archive import AddStatus, Archive, Elite
 from islands.emitter import Emitter, Proposal
@@ -22,8 +24,10 @@ from islands.selection import ranked, select
 
 PARENTS = 4
 """Elites tried by chance before what is left is gone through in order."""
-TRIES = 16
-"""Mutations of one elite tried by chance."""
+CANDIDATES = 8
+"""New mutations of one elite, of which the most promising is proposed."""
+TRIES = 24
+"""Mutations of one elite drawn to find them."""
 CHANGES = (0.5, 0.3, 0.2)
 """Chances of changing one, two, three tunables."""
 UNSEEN = 1.5
@@ -71,13 +75,18 @@ class Record:
     values: dict[tuple[int, str], Tally] = field(default_factory=dict)
     pairs: dict[tuple[int, str, int, str], Tally] = field(default_factory=dict)
     best: float = -math.inf
+    effects: Effects = field(init=False)
     tried: set[Assignment] = field(default_factory=set)
-    exhausted: bool = False
+    exhausted: set[Assignment] = field(default_factory=set)  # see `strangers`
+
+    def __post_init__(self) -> None:
+        self.effects = Effects(self.space)
 
     def note(self, values: Assignment, log_score: float | None) -> None:
         """Takes one outcome; `log_score` None is a failure."""
         if log_score is not None:
             self.best = max(self.best, log_score)
+            self.effects.note(values, log_score)
         for i, value in enumerate(values):
             self.values.setdefault((i, value), Tally()).note(log_score)
             for j in range(i):
@@ -87,7 +96,7 @@ class Record:
         """Chance that an assignment passes: that of its worst pair with a changed value."""
         worst = 1.0
         for i in changed:
-            for j, value in enumerate(values):
+            for j in range(len(values)):
                 a, b = (i, j) if i < j else (j, i)
                 tally = self.pairs.get((a, values[a], b, values[b])) if a != b else None
                 if tally is not None:
@@ -104,6 +113,14 @@ class Record:
         else:
             weight = max(FLOOR, math.exp(SHARPNESS * (tally.best - self.best))) * tally.trust
         return weight * NEIGHBOUR if value in neighbours else weight
+
+    def strangers(self, values: Assignment) -> Assignment:
+        """`values` with those that are among their choices blanked.
+
+        Assignments that agree in this have the same others within reach, so one exhausts all.
+        """
+        choices = self.space.choices
+        return tuple("" if v in c else v for v, c in zip(values, choices, strict=True))
 
     def unseen(self, place: int) -> int:
         """Number of a tunable's values never evaluated."""
@@ -143,28 +160,30 @@ class Tuner(Emitter):
 
     def _by_chance(self, elite: Elite, rng: np.random.Generator) -> Proposal | None:
         read = self._read_program(elite.program)
-        if read is None or read[0].exhausted:
+        if read is None:
             return None
         record, values = read
-        for _ in range(TRIES):
-            candidate, changed = mutate(record, values, rng)
-            if changed and rng.random() < record.trust(candidate, changed):
-                proposal = self._fresh(elite.program, record, values, candidate)
-                if proposal is not None:
-                    return proposal
+        if record.strangers(values) in record.exhausted:
+            return None
+        for candidate in candidates(record, values, rng):
+            proposal = self._fresh(elite.program, record, values, candidate)
+            if proposal is not None:
+                return proposal
         return None
 
     def _in_order(self, elite: Elite) -> Proposal | None:
         read = self._read_program(elite.program)
-        if read is None or read[0].exhausted:
+        if read is None:
             return None
         record, values = read
+        if record.strangers(values) in record.exhausted:
+            return None
         for candidate in record.space.near(values):
             proposal = self._fresh(elite.program, record, values, candidate)
             if proposal is not None:
                 return proposal
         # Only what was tried is missing from `near`, and what was tried stays tried.
-        record.exhausted = True
+        record.exhausted.add(record.strangers(values))
         return None
 
     def _fresh(
@@ -196,6 +215,21 @@ class Tuner(Emitter):
                 record = self._records.setdefault(space.key, Record(space))
                 self._read[program.id] = record, values
         return self._read[program.id]
+
+
+def candidates(record: Record, values: Assignment, rng: np.random.Generator) -> list[Assignment]:
+    """A few mutations of `values` not tried yet, the most promising first."""
+    effects = record.effects.draw(rng)
+    found: dict[Assignment, float] = {}
+    for _ in range(TRIES):
+        candidate, changed = mutate(record, values, rng)
+        if candidate in found or candidate in record.tried or not changed:
+            continue
+        if rng.random() < record.trust(candidate, changed):
+            found[candidate] = record.effects.predict(effects, candidate)
+            if len(found) == CANDIDATES:
+                break
+    return sorted(found, key=lambda candidate: -found[candidate])
 
 
 def mutate(

@@ -11,11 +11,11 @@ import triton.language as tl
 
 BLOCK_N = 64  # tune: 16 32 64 128
 NUM_WARPS = 4  # tune: 1 2 4 8
-NUM_STAGES = 3  # tune: 1 2 3 4 5
+NUM_STAGES = 4  # tune: 1 2 3 4 5 6
 ITEMS_PER_SM = 2  # tune: 1 2 3 4 6 8
 MIN_CHUNK = 64  # tune: 32 64 128 256 512
 MAX_CHUNK = 4096  # tune: 1024 2048 4096 8192 16384
-MERGE_ROWS = 8  # tune: 2 4 8 16 32
+MERGE_ROWS = 4  # tune: 1 2 4 8 16
 
 _state = {}
 

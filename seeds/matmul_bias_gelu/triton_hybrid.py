@@ -231,7 +231,7 @@ def run_tiled(x, weight, bias, output):
     m, k = x.shape
     n = weight.shape[0]
     tiles = triton.cdiv(m, BLOCK_M) * (n // BLOCK_N)
-    grid = min(tiles, sm_count(output.device) ) if PERSISTENT else tiles
+    grid = min(tiles, sm_count(output.device)) if PERSISTENT else tiles
     specialize = bool(USE_TMA and WARP_SPECIALIZE)
     if USE_TMA:
         x = TensorDescriptor(x, [m, k], [k, 1], [BLOCK_M, BLOCK_K])

@@ -1,0 +1,371 @@
+"""The evaluator of one device: guard, build, correctness, latency, `Evaluation`.
+
+The process that holds an `Evaluator` is the judge. It makes inputs and references, compares outputs
+and does the sums; candidates run in processes forked from the nursery and see of the judge only
+shared memory and a socket. What a candidate does never raises here: it becomes a status and a log.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluators import catalog, devices, guard
+from evaluators.anchor import Anchor, AnchorRestarted
+from evaluators.catalog import Operator
+from evaluators.child import CandidateFailed, EvaluatorError, Limits, Nursery
+from evaluators.confinement import FILE_BYTES, TRUSTED_FILE_BYTES
+from evaluators.correctness import Comparison
+from evaluators.epoch import Blocks, Epoch
+from evaluators.latency import Paired, measure
+from evaluators.schema import (
+    Definition,
+    Evaluation,
+    Language,
+    Solution,
+    Status,
+    Workload,
+    WorkloadResult,
+)
+from evaluators.settings import EvaluatorSettings
+from evaluators.trial import Clock, Effort, Trial
+
+LATENCY_S = {"cuda": 0.4, "cpu": 1.2}
+"""Wall time of one evaluation's latency stage where the settings do not say."""
+
+PACKAGES = {
+    Language.TRITON: "triton",
+    Language.TILELANG: "tilelang",
+    Language.CPP: "apache-tvm-ffi",
+    Language.CUDA: "apache-tvm-ffi",
+}
+"""The package whose version an evaluation of the language records, beside torch's."""
+
+
+class Evaluator:
+    """Evaluates solutions of one definition on one device. `evaluate` is thread-safe.
+
+    Raises EvaluatorError when the evaluator itself cannot work, DeviceError and CatalogError from
+    the constructor.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        definition: Definition,
+        operator_dir: Path,
+        settings: EvaluatorSettings | None = None,
+    ) -> None:
+        self.device = devices.pick(device)
+        self.definition = definition
+        self.settings = settings or EvaluatorSettings()
+        self.slots = self.settings.slots or devices.default_slots(self.device)
+        folder = Path(operator_dir)
+        known = {definition.name: definition}
+        self._operator = catalog.load_module(Operator(folder.name, folder, known))
+        self._nursery = Nursery()
+        self._nursery.start()
+        self._facts: dict[str, Any] | None = None
+        self._versions = devices.versions()
+        self._device_facts = devices.facts(self.device)
+        self._epoch: Epoch | None = None
+        self._anchor: Anchor | None = None
+        self._blocks: Blocks | None = None
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(self.slots):
+            self._free.put(slot)
+        self._gate = _Gate()
+        self._device = _DeviceLock()
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes that the inputs of one epoch's workloads may take in all."""
+        return devices.input_bytes(self.device, self.settings.input_fraction)
+
+    def facts(self) -> dict[str, Any]:
+        """Device, ceilings, versions, slots, and how the device's time was spent so far."""
+        with self._device.held():
+            if self._facts is None:
+                dtypes = {s.dtype for s in self.definition.inputs.values()}
+                found = devices.ceilings(self.device, tuple(sorted(dtypes & {*FLOATS})))
+                self._facts = {**self._device_facts, "ceilings": found}
+        return {
+            **self._facts,
+            "versions": self._versions,
+            "slots": self.slots,
+            **self._device.accounting(),
+        }
+
+    def open_epoch(self, epoch: int, workloads: list[Workload], anchor: Solution) -> None:
+        """Make inputs and references of `workloads` and start the anchor; ends the epoch before.
+
+        Waits for evaluations in flight. Raises AnchorError when the anchor fails on a workload.
+        """
+        with self._gate.alone():
+            self._close_epoch()
+            opened = Epoch(epoch, self.definition, self._operator, workloads, self.device)
+            blocks, self._blocks = self._blocks, None
+            opened.fill(blocks, self.slots + 1)
+            self._blocks = opened.blocks
+            limits = self._limits(opened, trusted=True)
+            started = Anchor(self._nursery, anchor, opened, self.slots, limits, self._effort())
+            started.start()
+            self._epoch, self._anchor = opened, started
+
+    def evaluate(
+        self, solution: Solution, *, trusted: bool = False, samples_factor: float = 1.0
+    ) -> Evaluation:
+        """Score one solution in the open epoch; `trusted` skips the guard.
+
+        `samples_factor` multiplies the latency samples. Raises only EvaluatorError.
+        """
+        clock, started = Clock(), time.time()
+        with self._gate.entered():
+            if self._epoch is None:
+                raise EvaluatorError("no epoch is open")
+            with clock.stage("wait"):
+                slot = self._free.get()
+            try:
+                evaluation = self._evaluate(solution, slot, clock, trusted, samples_factor)
+            finally:
+                self._free.put(slot)
+        return evaluation.model_copy(update={"seconds": clock.seconds, "started": started})
+
+    def close(self) -> None:
+        """End every process and free the shared memory."""
+        with self._gate.alone():
+            self._close_epoch()
+            self._nursery.close()
+            if self._blocks is not None:
+                self._blocks.close()
+                self._blocks = None
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _evaluate(
+        self, solution: Solution, slot: int, clock: Clock, trusted: bool, factor: float
+    ) -> Evaluation:
+        assert self._epoch is not None
+        if not trusted:
+            reasons = guard.check(solution, self.definition)
+            if reasons:
+                return self._failed(solution, Status.INVALID_SOURCE, "\n".join(reasons), None)
+        trial: Trial | None = None
+        # On the CPU a build would take cores from what is timed: then it needs the device too.
+        whole = self._device.held(clock) if self.device == "cpu" else nullcontext()
+        try:
+            with whole:
+                with clock.stage("build"):
+                    limits = self._limits(self._epoch, trusted)
+                    effort = self._effort()
+                    trial = Trial(self._nursery, solution, self._epoch, slot, limits, effort)
+                    trial.build()
+                part = nullcontext() if self.device == "cpu" else self._device.held(clock)
+                results = self._judge(trial, clock, factor, part)
+        except CandidateFailed as error:
+            return self._failed(solution, error.status, error.log, trial)
+        finally:
+            if trial is not None:
+                trial.close()
+        return Evaluation(
+            status=Status.PASSED,
+            epoch=self._epoch.number,
+            results=tuple(results),
+            build=trial.facts,
+            environment=self._environment(solution),
+        )
+
+    def _judge(
+        self, trial: Trial, clock: Clock, factor: float, device: AbstractContextManager[None]
+    ) -> list[WorkloadResult]:
+        with device:
+            with clock.stage("correctness"):
+                comparisons = self._correct(trial)
+            with clock.stage("latency"):
+                return self._time(trial, comparisons, factor)
+
+    def _correct(self, trial: Trial) -> list[Comparison]:
+        """Correctness on unmodified inputs.
+
+        Candidates that build meanwhile see the same inputs. So a modification counts against this
+        one only when it happens twice in a row; whoever else did it will be caught in its own turn.
+        """
+        assert self._epoch is not None
+        self._epoch.restore()
+        for _ in range(2):
+            failure: CandidateFailed | None = None
+            try:
+                comparisons = trial.correct()
+            except CandidateFailed as error:
+                failure = error
+            if not self._epoch.restore():
+                if failure is not None:
+                    raise failure
+                return comparisons
+            if failure is not None and failure.status is not Status.INCORRECT_NUMERICAL:
+                raise failure
+        raise CandidateFailed(Status.RUNTIME_ERROR, "the inputs were modified")
+
+    def _time(
+        self, trial: Trial, comparisons: list[Comparison], factor: float
+    ) -> list[WorkloadResult]:
+        assert self._epoch is not None
+        count = len(self._epoch.workloads)
+        budget = self.settings.latency_s or LATENCY_S[self.device]
+        budget_ms = budget * 1e3 / count
+        results = []
+        for workload in range(count):
+            paired = self._measure(trial, workload, budget_ms, factor)
+            # Timing left outputs behind: a graph that replays nothing, or calls that disturb one
+            # another, show here.
+            trial.check(workload)
+            rng = np.random.default_rng([self._epoch.number, workload])
+            results.append(
+                _result(self._epoch.workloads[workload], comparisons[workload], paired, rng)
+            )
+        if self._epoch.restore():
+            raise CandidateFailed(Status.RUNTIME_ERROR, "the inputs were modified while timed")
+        return results
+
+    def _measure(self, trial: Trial, workload: int, budget_ms: float, factor: float) -> Paired:
+        assert self._anchor is not None
+        samples = self.settings.samples
+        for _ in range(2):
+            try:
+                return measure(trial, self._anchor, workload, budget_ms, samples, factor)
+            except AnchorRestarted:
+                continue
+        raise CandidateFailed(Status.RUNTIME_ERROR, "the anchor died twice beside this candidate")
+
+    def _failed(
+        self, solution: Solution, status: Status, log: str, trial: Trial | None
+    ) -> Evaluation:
+        assert self._epoch is not None
+        return Evaluation(
+            status=status,
+            epoch=self._epoch.number,
+            log=log,
+            build=trial.facts if trial is not None else None,
+            environment=self._environment(solution),
+        )
+
+    def _environment(self, solution: Solution) -> dict[str, str]:
+        found = {"device": str(self._device_facts["name"])}
+        for package in ("torch", PACKAGES.get(solution.spec.language)):
+            if package in self._versions:
+                found[package] = self._versions[package]
+        return found
+
+    def _limits(self, epoch: Epoch, trusted: bool) -> Limits:
+        memory = self.settings.memory_bytes or devices.default_memory_bytes(self.slots)
+        # Address space is no measure of memory: compilers and thread stacks reserve much.
+        address = 2 * memory + (8 << 30) + epoch.host_bytes
+        return Limits(
+            memory_bytes=memory + epoch.host_bytes,
+            file_bytes=TRUSTED_FILE_BYTES if trusted else FILE_BYTES,
+            address_bytes=address if self.device == "cpu" and not trusted else None,
+        )
+
+    def _effort(self) -> Effort:
+        settings = self.settings
+        return Effort(settings.build_deadline_s, settings.run_deadline_s, settings.min_time_ms)
+
+    def _close_epoch(self) -> None:
+        if self._anchor is not None:
+            self._anchor.close()
+        self._epoch = self._anchor = None
+
+
+FLOATS = ("float32", "float16", "bfloat16")
+"""Dtypes whose matrix product is measured as a ceiling."""
+
+
+def _result(
+    workload: Workload, comparison: Comparison, paired: Paired, rng: np.random.Generator
+) -> WorkloadResult:
+    speedup = paired.speedup(rng)
+    return WorkloadResult(
+        workload=workload.uuid,
+        max_absolute_error=comparison.max_absolute_error,
+        max_relative_error=comparison.max_relative_error,
+        latency_ms=paired.candidate.median_ms,
+        anchor_ms=paired.anchor.median_ms,
+        speedup=speedup.value,
+        speedup_low=speedup.low,
+        speedup_high=speedup.high,
+        weight=workload.weight,
+        eager_ms=paired.candidate.mode_ms("eager"),
+        graph_ms=paired.candidate.mode_ms("graph"),
+    )
+
+
+class _Gate:
+    """Many may be inside, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._alone = False
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone)
+            self._alone = True
+            self._changed.wait_for(lambda: self._inside == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
+class _DeviceLock:
+    """The device is one evaluation's at a time; keeps account of busy and idle seconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._born = time.monotonic()
+        self._busy = 0.0
+        self._held = 0
+
+    @contextmanager
+    def held(self, clock: Clock | None = None) -> Iterator[None]:
+        """Hold the device; the waiting counts as `wait` on `clock`."""
+        with clock.stage("wait") if clock else nullcontext():
+            self._lock.acquire()
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy += time.monotonic() - start
+            self._held += 1
+            self._lock.release()
+
+    def accounting(self) -> dict[str, float]:
+        alive = time.monotonic() - self._born
+        return {"busy_s": round(self._busy, 3), "idle_s": round(alive - self._busy, 3)}

@@ -1,0 +1,267 @@
+"""Operator matmul_bias_gelu: reference, inputs, cost, tolerances, and its seeds on the CPU.
+
+The Triton seeds run in Triton's interpreter in float16 (its bfloat16 dot is wrong), in a process of
+their own because interpreting is decided at import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from evaluators import tunables
+from evaluators.schema import Definition
+
+ROOT = Path(__file__).parents[2]
+OPERATOR = ROOT / "kernels" / "matmul_bias_gelu"
+SEEDS = ROOT / "seeds" / "matmul_bias_gelu"
+DEFINITIONS = sorted((OPERATOR / "definitions").glob("*.json"))
+SEED_BLOCKS = tomllib.loads((SEEDS / "seeds.toml").read_text())["seed"]
+CUDA_BLOCKS = [block for block in SEED_BLOCKS if "cuda" in block["devices"]]
+
+
+def by_path(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tested_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def operator() -> ModuleType:
+    return by_path(OPERATOR / "operator.py")
+
+
+def small(name: str = "matmul_bias_gelu_f32_k512_n512") -> dict[str, Any]:
+    return json.loads((OPERATOR / "definitions" / f"{name}.json").read_text())
+
+
+def made(operator: ModuleType, tokens: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    definition = small()
+    axes, make = operator.axes_of(definition, {"num_tokens": tokens})
+    generator = torch.Generator().manual_seed(seed)
+    return operator.make_inputs(definition, axes, make, {}, generator, "cpu")
+
+
+def error(output: torch.Tensor, reference: torch.Tensor) -> float:
+    """Largest absolute difference over the reference's RMS; NaN where the output has one."""
+    difference = (output.double() - reference.double()).abs().max()
+    return (difference / reference.double().square().mean().sqrt()).item()
+
+
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda p: p.stem)
+def test_definition_is_valid_and_named_after_its_shape(path: Path) -> None:
+    definition = Definition.model_validate_json(path.read_text())
+    const = definition.const_axes
+    assert definition.name == path.stem
+    assert f"_k{const['k']}_n{const['n']}" in definition.name
+    assert list(definition.inputs) == ["x", "weight", "bias"]
+    assert list(definition.outputs) == ["output"]
+
+
+def test_definitions_carry_the_operators_reference(operator: ModuleType) -> None:
+    space: dict[str, Any] = {}
+    exec(small()["reference"], space)
+    inputs = made(operator, 5)
+    torch.testing.assert_close(space["run"](**inputs), operator.run(**inputs), rtol=0, atol=0)
+
+
+def test_reference_is_the_textbook_formula(operator: ModuleType) -> None:
+    inputs = {name: t.double() for name, t in made(operator, 9).items()}
+    y = torch.einsum("mk,nk->mn", inputs["x"], inputs["weight"]) + inputs["bias"]
+    u = (2 / torch.pi) ** 0.5 * (y + 0.044715 * y**3)
+    expected = 0.5 * y * (1 + torch.tanh(u))
+    got = operator.run(**{name: t.float() for name, t in inputs.items()})
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_inputs_follow_the_generator_and_have_unit_scale(operator: ModuleType) -> None:
+    first, again, other = (made(operator, 64, seed) for seed in (1, 1, 2))
+    for name, shape in {"x": (64, 512), "weight": (512, 512), "bias": (512,)}.items():
+        assert first[name].shape == shape
+        assert torch.equal(first[name], again[name])
+        assert not torch.equal(first[name], other[name])
+    linear = first["x"] @ first["weight"].T
+    assert 0.9 < linear.std().item() < 1.1
+
+
+def test_cost_counts_multiply_adds_and_every_tensor_once(operator: ModuleType) -> None:
+    flops, least_bytes = operator.cost(
+        small("matmul_bias_gelu_bf16_k7168_n2048"), {"num_tokens": 64}, {}
+    )
+    assert flops == 2 * 64 * 2048 * 7168
+    assert least_bytes == 2 * (64 * 7168 + 2048 * 7168 + 2048 + 64 * 2048)
+
+
+def test_tolerance_accepts_rounding_and_rejects_a_lost_block_of_k(operator: ModuleType) -> None:
+    limit, share = operator.TOLERANCES["bfloat16"]
+    assert share == 0.0
+    inputs = {name: t.bfloat16() for name, t in made(operator, 128).items()}
+    reference = operator.run(**inputs)
+    eager = torch.nn.functional.gelu(
+        torch.nn.functional.linear(**{"input": inputs["x"], **_linear(inputs)}), approximate="tanh"
+    )
+    assert error(eager, reference) < limit
+    lost = {**inputs, "x": inputs["x"].clone()}
+    lost["x"][:, 96:112] = 0
+    assert error(operator.run(**lost), reference) > 5 * limit
+
+
+def _linear(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {"weight": inputs["weight"], "bias": inputs["bias"]}
+
+
+@pytest.mark.parametrize("block", SEED_BLOCKS, ids=lambda b: b["file"])
+def test_seed_declares_tunables_that_include_its_defaults(block: dict[str, Any]) -> None:
+    found = tunables.find((SEEDS / block["file"]).read_text())
+    assert len(found) >= 4
+    for tunable in found.values():
+        assert tunable.value in tunable.choices
+        assert len(tunable.choices) >= 2
+
+
+@pytest.mark.parametrize("definition", ["k7168_n2048", "k4096_n14336"])
+@pytest.mark.parametrize("block", CUDA_BLOCKS, ids=lambda b: b["file"])
+def test_every_tile_divides_the_definitions_axes(block: dict[str, Any], definition: str) -> None:
+    axes = {"K": 7168, "N": 2048} if definition == "k7168_n2048" else {"K": 4096, "N": 14336}
+    for name, tunable in tunables.find((SEEDS / block["file"]).read_text()).items():
+        for axis, extent in axes.items():
+            if f"BLOCK_{axis}" in name:
+                assert all(extent % int(choice) == 0 for choice in tunable.choices), name
+
+
+class TestCpp:
+    """The C++ seed, built with the flags that the project builds with."""
+
+    def run(self, tmp_path: Path, operator: ModuleType, values: dict[str, str]) -> None:
+        from tvm_ffi import libinfo, load_module
+
+        source = tunables.assign((SEEDS / "cpp.cpp").read_text(), values)
+        (tmp_path / "kernel.cpp").write_text(source)
+        library = Path(libinfo.find_libtvm_ffi())
+        includes = (libinfo.find_include_path(), libinfo.find_dlpack_include_path())
+        subprocess.run(
+            ["g++", "-O3", "-march=native", "-fopenmp", "-std=c++17", "-shared", "-fPIC"]
+            + [f"-I{path}" for path in includes]
+            + ["kernel.cpp", "-o", "kernel.so", str(library), f"-Wl,-rpath,{library.parent}"],
+            cwd=tmp_path,
+            check=True,
+        )
+        run = load_module(str(tmp_path / "kernel.so")).run
+        for tokens in (1, 33, 96):
+            inputs = made(operator, tokens)
+            output = torch.full((tokens, 512), float("nan"))
+            run(*inputs.values(), output)
+            assert error(output, operator.run(**inputs)) < operator.TOLERANCES["float32"][0]
+
+    def test_default(self, tmp_path: Path, operator: ModuleType) -> None:
+        self.run(tmp_path, operator, {})
+
+    def test_other_tiles(self, tmp_path: Path, operator: ModuleType) -> None:
+        values = {"TILE_M": "48", "TILE_N": "64", "TILE_K": "128", "ROWS": "6", "COLS": "32"}
+        self.run(tmp_path, operator, {**values, "WEIGHT_FIRST": "1"})
+
+
+def test_tilelang_c_seed_is_right_for_any_number_of_tokens(operator: ModuleType) -> None:
+    pytest.importorskip("tilelang")
+    seed = by_path(SEEDS / "tilelang_c.py")
+    for tokens in (1, 33, 96):
+        inputs = made(operator, tokens)
+        output = torch.full((tokens, 512), float("nan"))
+        seed.run(*inputs.values(), output)
+        assert error(output, operator.run(**inputs)) < operator.TOLERANCES["float32"][0]
+
+
+INTERPRET = """
+import importlib.util, json, sys, types
+import torch
+
+torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(multi_processor_count=16)
+generator = torch.Generator().manual_seed(0)
+k, n = 512, 256
+weight = (torch.randn(n, k, generator=generator) / k**0.5).half()
+bias = torch.randn(n, generator=generator).half()
+
+
+def errors(path, tokens):
+    spec = importlib.util.spec_from_file_location(path, path)
+    seed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(seed)
+    for m in tokens:
+        x = torch.randn(m, k, generator=generator).half()
+        linear = x.float() @ weight.float().T + bias.float()
+        reference = torch.nn.functional.gelu(linear, approximate="tanh")
+        for launch in range(2):  # the second finds the counters as the first left them
+            output = torch.full((m, n), float("nan"), dtype=torch.float16)
+            seed.run(x, weight, bias, output)
+            yield (output.float() - reference).abs().max().item()
+
+
+print(json.dumps({path: list(errors(path, tokens)) for path, tokens in json.load(sys.stdin)}))
+"""
+
+INTERPRETED: list[tuple[str, dict[str, str], tuple[int, ...]]] = [
+    ("triton_splitk", {"SPLIT_K": "4"}, (1, 17, 70)),
+    ("triton_splitk", {"SPLIT_K": "7", "SWAP_AB": "0", "USE_TMA": "1", "BLOCK_K": "64"}, (17,)),
+    ("triton_splitk", {"SPLIT_K": "8", "BLOCK_M": "32", "CTAS_PER_SM": "4"}, (200,)),
+    ("triton_tiled", {"GROUP_M": "2"}, (3, 300)),
+    ("triton_tiled", {"PERSISTENT": "1", "USE_TMA": "0", "BLOCK_M": "64"}, (300,)),
+    ("triton_hybrid", {"MIDDLE_TOKENS": "256"}, (5, 100, 300)),
+]
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory: pytest.TempPathFactory) -> list[list[float]]:
+    """Per case of INTERPRETED, the largest absolute error of each launch."""
+    pytest.importorskip("triton")
+    folder = tmp_path_factory.mktemp("interpreted")
+    cases = []
+    for number, (seed, values, tokens) in enumerate(INTERPRETED):
+        path = folder / f"kernel_{number}.py"
+        path.write_text(tunables.assign((SEEDS / f"{seed}.py").read_text(), values))
+        cases.append((str(path), tokens))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRET],
+        input=json.dumps(cases),
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return list(json.loads(done.stdout.splitlines()[-1]).values())
+
+
+@pytest.mark.parametrize("case", range(len(INTERPRETED)), ids=lambda i: f"{INTERPRETED[i]}")
+def test_triton_seed_in_the_interpreter(interpreted: list[list[float]], case: int) -> None:
+    assert len(interpreted[case]) == 2 * len(INTERPRETED[case][2])
+    for worst in interpreted[case]:
+        assert worst < 4e-3  # two units in the last place of float16 at 4
+
+
+def test_peers_write_into_output(operator: ModuleType) -> None:
+    inputs = made(operator, 32)
+    checked = []
+    for peer in by_path(OPERATOR / "peers.py").PEERS:
+        if "cpu" not in peer["devices"] or peer["name"] == "torch_compile":
+            continue
+        space: dict[str, Any] = {}
+        exec(peer["source"], space)
+        output = torch.full((32, 512), float("nan"))
+        space["run"](*inputs.values(), output)
+        assert error(output, operator.run(**inputs)) < operator.TOLERANCES["float32"][0]
+        checked.append(peer["name"])
+    assert checked == ["torch_eager"]
