@@ -107,15 +107,17 @@ def _curves(passed: pd.DataFrame, layout: Layout, copy: float, peak: float) -> p
 
 
 def _peak(ceilings: Mapping[str, Any], title: str) -> float:
-    """Measured TFLOP/s: the only one, or the one whose dtype the title names; else 0."""
+    """Measured TFLOP/s of the dtype in the title (the only dtype where it has none), or 0."""
     rates = ceilings.get("tflops") or {}
     if not isinstance(rates, Mapping):
         return float(rates)
-    if len(rates) == 1:
-        return float(next(iter(rates.values())))
-    short = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
-    named = (rate for dtype, rate in rates.items() if short.get(str(dtype), str(dtype)) in title)
-    return float(next(named, 0.0))
+    named = [dtype for dtype, short in _SHORT.items() if short in title]
+    found = [float(rate) for dtype, rate in rates.items() if not named or dtype in named]
+    return found[0] if len(found) == 1 else 0.0
+
+
+_SHORT = {"bfloat16": "bf16", "float16": "_f16", "float32": "f32"}
+"""How definitions' names write a dtype."""
 
 
 def _latency(axis: Any, part: pd.DataFrame, looks: dict[str, style.Look], *, narrow: bool) -> None:

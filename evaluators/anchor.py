@@ -35,6 +35,11 @@ class Anchor(Timed):
         self._trial: Trial | None = None
         self._estimates: dict[int, Estimate] = {}
 
+    @property
+    def network(self) -> str:
+        """'' when its process, as every other, has no network; else why."""
+        return self._trial.network if self._trial is not None else ""
+
     def start(self) -> None:
         """Build the anchor and check it on every workload. Raises AnchorError."""
         self._trial = Trial(*self._arguments)

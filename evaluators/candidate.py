@@ -8,8 +8,10 @@ private outputs: JIT languages compile here), `run` (one judged call), `prepare`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -74,6 +76,9 @@ class Server:
                 # SystemExit and KeyboardInterrupt too: the candidate's code must not end the loop.
                 status = _status(error, message)
                 reply = {"ok": False, "status": status.value, "log": self._log(error)}
+            # The log is read by the judge; a candidate may have closed or replaced its streams.
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
             self._judge.send(reply)
 
     def _command(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:

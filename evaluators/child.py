@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluators import confinement
+from evaluators import confinement, processes
 from evaluators.channel import (
     Channel,
     ChannelClosed,
@@ -100,7 +100,14 @@ class Nursery:
                     if attempt:
                         raise EvaluatorError(f"the nursery does not run: {error}\n{log}") from error
 
+    def processes(self) -> list[int]:
+        """Ids of the nursery and of all that descends from it."""
+        if self._process is None:
+            return []
+        return [self._process.pid, *processes.descendants(self._process.pid)]
+
     def close(self) -> None:
+        """End the nursery and all that descends from it."""
         with self._lock:
             self._stop()
             self._log.close()

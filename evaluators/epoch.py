@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -60,8 +61,14 @@ class Epoch:
 
     @property
     def blocks(self) -> Blocks:
-        assert self._blocks is not None
+        """The shared memory; there is none before `lay_out`."""
+        if self._blocks is None:
+            raise EvaluatorError("the epoch has no memory yet")
         return self._blocks
+
+    @property
+    def laid_out(self) -> bool:
+        return self._blocks is not None
 
     @property
     def host_bytes(self) -> int:
@@ -148,14 +155,15 @@ class Epoch:
         import torch
 
         generator = torch.Generator(self._device).manual_seed(workload.seed)
-        made: dict[str, Any] = self._operator.make_inputs(
-            self._definition.model_dump(mode="json"),
-            workload.axes,
-            workload.make,
-            _named_scalars(workload),
-            generator,
-            self._device,
-        )
+        with _blamed("make_inputs"):
+            made: dict[str, Any] = self._operator.make_inputs(
+                self._definition.model_dump(mode="json"),
+                workload.axes,
+                workload.make,
+                _named_scalars(workload),
+                generator,
+                self._device,
+            )
         missing = [name for name in self._definition.inputs if name not in made]
         if missing:
             raise EvaluatorError(f"make_inputs does not make: {', '.join(missing)}")
@@ -178,7 +186,7 @@ class Epoch:
         import torch
 
         inputs = [arena.view(self.blocks.inputs.tensor, e) for e in self.calls[index].inputs]
-        with torch.no_grad():
+        with torch.no_grad(), _blamed("run"):
             returned = self._operator.run(*inputs)
         values = returned if isinstance(returned, tuple | list) else (returned,)
         for entry, value in zip(self.calls[index].outputs, values, strict=True):
@@ -216,6 +224,15 @@ class Epoch:
 
             function: Callable[[], None] = getattr(torch.cuda, name)
             function()
+
+
+@contextmanager
+def _blamed(function: str) -> Iterator[None]:
+    """What an operator's function raises, a lack of memory included, is the evaluator's error."""
+    try:
+        yield
+    except Exception as error:
+        raise EvaluatorError(f"the operator's {function} fails: {error}") from error
 
 
 def _named_scalars(workload: Workload) -> dict[str, Any]:

@@ -23,9 +23,9 @@ ALLOWED_IMPORTS = frozenset({
 
 BANNED_NAMES = frozenset({
     "__builtins__", "__import__", "__loader__", "breakpoint", "compile", "delattr", "eval", "exec",
-    "exit", "globals", "input", "locals", "open", "os", "quit", "setattr", "sys", "vars",
+    "globals", "locals", "open", "setattr", "vars",
 })  # fmt: skip
-"""Bare names that a kernel has no use for."""
+"""Built-in names that a kernel has no use for, however they are used."""
 
 BANNED_MODULES = (
     "numpy.ctypeslib", "numpy.distutils", "numpy.f2py", "torch._C", "torch.classes",
@@ -39,13 +39,13 @@ ALLOWED_DUNDERS = frozenset({"__name__", "__doc__", "__init__", "__post_init__"}
 """Double-underscore attributes that may be read; the others reach the interpreter's inside."""
 
 BANNED_CALLS = frozenset({
-    "abort", "atexit", "clone", "dlopen", "dlsym", "execl", "execle", "execlp", "execv", "execve",
-    "execvp", "exit", "_exit", "_Exit", "fopen", "fork", "freopen", "getenv", "kill", "mmap",
-    "mprotect", "open", "openat", "popen", "prctl", "ptrace", "putenv", "quick_exit", "raise",
-    "remove", "rename", "setenv", "shm_open", "sigaction", "signal", "socket", "syscall", "system",
-    "unlink", "vfork",
+    "atexit", "dlopen", "dlsym", "execl", "execle", "execlp", "execv", "execve", "execvp", "exit",
+    "_exit", "_Exit", "fopen", "fork", "freopen", "getenv", "kill", "mmap", "mprotect", "open",
+    "openat", "popen", "prctl", "ptrace", "putenv", "quick_exit", "setenv", "shm_open",
+    "sigaction", "socket", "syscall", "system", "unlink", "vfork",
 })  # fmt: skip
-"""C and C++ functions that a kernel has no use for."""
+"""C and C++ functions that a kernel has no use for; names that kernels do give to their own
+functions (`signal`, `clone`) are left out."""
 
 BANNED_INCLUDES = (
     "csetjmp", "csignal", "dirent.h", "dlfcn.h", "fcntl.h", "filesystem", "fstream", "signal.h",

@@ -100,8 +100,18 @@ class Evaluator:
             **self._facts,
             "versions": self._versions,
             "slots": self.slots,
+            "network": self.network or "isolated",
             **self._device.accounting(),
         }
+
+    @property
+    def network(self) -> str:
+        """'' when candidates have no network, else why they cannot be kept from it."""
+        return self._anchor.network if self._anchor is not None else "no epoch is open"
+
+    def processes(self) -> list[int]:
+        """Ids of all processes that the evaluator started, candidates included."""
+        return self._nursery.processes()
 
     def open_epoch(self, epoch: int, workloads: list[Workload], anchor: Solution) -> None:
         """Make inputs and references of `workloads` and start the anchor; ends the epoch before.
@@ -112,8 +122,10 @@ class Evaluator:
             self._close_epoch()
             opened = Epoch(epoch, self.definition, self._operator, workloads, self.device)
             blocks, self._blocks = self._blocks, None
-            opened.fill(blocks, self.slots + 1)
-            self._blocks = opened.blocks
+            try:
+                opened.fill(blocks, self.slots + 1)
+            finally:
+                self._blocks = opened.blocks if opened.laid_out else None
             limits = self._limits(opened, trusted=True)
             started = Anchor(self._nursery, anchor, opened, self.slots, limits, self._effort())
             started.start()

@@ -208,9 +208,9 @@ def verify(
     if as_json:
         _print_json(report)
     else:
-        from evolve.output import closing_text
+        from evolve.output import verification_text
 
-        print(closing_text(report))
+        print(verification_text(report))
     if not report["passed"]:
         raise typer.Exit(1)
 

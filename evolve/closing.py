@@ -68,8 +68,11 @@ def measure(
     seed: int,
     entries: list[Contender],
     say: Say,
-) -> list[dict[str, Any]]:
-    """Measure every contender on the operator's report grid; plain data for tables and plots."""
+) -> tuple[list[dict[str, Any]], list[Workload]]:
+    """Measure every contender on the operator's report grid.
+
+    Returns plain data for tables and plots, and the grid's workloads.
+    """
     workloads = pool.sample("report", 0, seed, None)
     costs = pool.costs(workloads)
     pool.open_epoch(epoch, workloads, anchor)
@@ -83,7 +86,7 @@ def measure(
         found = pool.evaluate(entry.solution, trusted=entry.trusted, samples_factor=FINAL_SAMPLES)
         rows = _rows(found, workloads, costs)
         measured.append(_entry(entry, found.status.value, found.log, rows))
-    return measured
+    return measured, workloads
 
 
 def _entry(entry: Contender, status: str, log: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -24,12 +24,15 @@ _PROBE = "import torch; print(torch.cuda.device_count() if torch.cuda.is_availab
 
 
 def start() -> None:
-    """Connect to the cluster that RAY_ADDRESS or `ray start` names, or start one in this process."""
+    """Connect to the cluster that RAY_ADDRESS names (a Ray job has it), or start one of our own.
+
+    A cluster is never guessed: Ray waits minutes for one whose trace is left but which is gone.
+    """
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(
-        include_dashboard=False if not os.environ.get("RAY_ADDRESS") else None,
+        address=os.environ.get("RAY_ADDRESS") or "local",
         logging_level=logging.ERROR,
         log_to_driver=False,
         runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},

@@ -13,7 +13,9 @@ def reference_source(operator_source: str) -> str:
     """The shortest part of an operator's module that defines `run`: its imports, and the top-level
     names that `run` uses, in their order, comments inside them kept.
 
-    NoReference when the source does not parse or has no top-level function `run`.
+    `run` loses its return annotation: FlashInfer-Bench counts outputs by it, and misreads one that
+    `from __future__ import annotations` left as text. NoReference when the source
+    does not parse or has no top-level function `run`.
     """
     try:
         tree = ast.parse(operator_source)
@@ -24,7 +26,11 @@ def reference_source(operator_source: str) -> str:
         raise NoReference("has no top-level function 'run'")
     needed = _closure(statements)
     kept = [s for s in statements if s in needed]
-    return _join(operator_source.splitlines(), kept)
+    lines = operator_source.splitlines()
+    for statement in kept:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "run":
+            _drop_return_annotation(lines, statement)
+    return _join(lines, kept)
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
@@ -70,6 +76,17 @@ def _defines(statement: ast.stmt) -> set[str]:
 
 def _uses(statement: ast.stmt) -> set[str]:
     return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+
+
+def _drop_return_annotation(lines: list[str], function: ast.FunctionDef) -> None:
+    """Cut `-> ...` out of `lines` where it stands on one line, as formatters put it."""
+    returns = function.returns
+    if returns is None or returns.lineno != returns.end_lineno:
+        return
+    line = lines[returns.lineno - 1].encode()  # ast counts columns in UTF-8 bytes
+    before, after = line[: returns.col_offset].rstrip(), line[returns.end_col_offset :]
+    if before.endswith(b"->"):
+        lines[returns.lineno - 1] = (before[:-2].rstrip() + after).decode()
 
 
 def _join(lines: list[str], statements: list[ast.stmt]) -> str:

@@ -20,6 +20,7 @@ from evolve.config import RunConfig, parse
 from evolve.display import Display
 from evolve.engine import Engine
 from evolve.errors import UserError
+from evolve.export import definition_json
 from evolve.pool import EvaluatorPool
 from evolve.store import FILE, Store
 
@@ -122,7 +123,7 @@ def _meta(found: Plan, pool: EvaluatorPool) -> dict[str, Any]:
     return {
         "operator": found.operator.name,
         "definition": found.definition.name,
-        "definition_record": found.definition.model_dump(mode="json", exclude_none=True),
+        "definition_record": definition_json(found.definition),
         "device": {**pool.facts, "type": found.device},
         "config": found.config.model_dump(mode="json", exclude_none=True),
         "seeds": [s.name for s in found.seeds],
@@ -163,7 +164,7 @@ def close(
         return {"champion": None, "entries": []}
     program, evaluation = verified
     peers = catalog.peers(found.operator, found.definition, found.device)
-    entries = closing.measure(
+    entries, workloads = closing.measure(
         pool,
         found.anchor,
         epoch + 1,
@@ -179,7 +180,7 @@ def close(
             "verification": evaluation.model_dump(mode="json"),
         },
         "entries": entries,
-        "grid": "report",
+        "workloads": [w.model_dump(mode="json") for w in workloads],
         "evaluators": pool.accounting(),
     }
     store.set_meta({"report": report})

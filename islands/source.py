@@ -168,7 +168,8 @@ _TOKEN = re.compile(
         |(?:u8|[uUL])?'(?:\\.|[^'\\\n])+'
         |\.?[0-9](?:[eEpP][+-]|'?[\w.])*
         |[^\W\d]\w*)
-    |(?P<other>.)""",
+    |(?P<bracket>[][(){};,])
+    |(?P<operator>.)""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -176,11 +177,11 @@ _TOKEN = re.compile(
 def _normalise_cpp(text: str) -> str:
     """C++ tokens joined by the least white space; preprocessor lines stay lines of their own."""
     out: list[str] = []
-    before = ""  # kind of the token before: word, other, or "" at a line's start
+    before = ""  # kind of the token before, or "" at a directive's start and end
     gap = directive = False
     fresh = True  # nothing but white space since the line began
     for match in _TOKEN.finditer(text):
-        kind = match.lastgroup or "other"
+        kind = match.lastgroup or "operator"
         if kind == "newline":
             gap, fresh = True, True
             if directive:
@@ -195,8 +196,10 @@ def _normalise_cpp(text: str) -> str:
                 if out and out[-1] != "\n":
                     out.append("\n")
                 before = ""
-            # `#define F (x)` and `#define F(x)` differ, so a directive keeps every gap.
-            if gap and before and (directive or before == kind):
+            # Two words and two operators would join. `#define F (x)` and `#define F(x)` differ, so
+            # a directive keeps every gap.
+            joins = before == kind != "bracket"
+            if gap and before and (directive or joins):
                 out.append(" ")
             out.append(token)
             before, gap, fresh = kind, False, False

@@ -224,6 +224,30 @@ def test_real_package_accepts_every_record(tmp_path):
         assert data.Trace.model_validate_json(line).is_workload_trace()
 
 
+def test_real_package_builds_the_reference_of_two_outputs(tmp_path, monkeypatch):
+    import torch
+
+    build = pytest.importorskip("flashinfer_bench.compile")
+    data = pytest.importorskip("flashinfer_bench.data")
+    monkeypatch.setenv("FIB_CACHE_PATH", str(tmp_path / "cache"))
+    operator = tmp_path / "two.py"
+    operator.write_text(
+        "from __future__ import annotations\nimport torch\nfrom torch import Tensor\n\n"
+        "def run(x: Tensor, rows: Tensor, factor: float) -> tuple[Tensor, Tensor]:\n"
+        "    return x[rows.long()], x.new_full((len(rows),), factor)\n"
+    )
+    record = DEFINITION.model_dump(exclude_none=True)
+    record["inputs"]["factor"]["shape"] = None
+    record["outputs"]["factors"] = {"shape": ["m"], "dtype": "float32"}
+    two = Definition.model_validate(record)
+    out = export(tmp_path, operator_file=operator, definition=two)
+    theirs = data.Definition.model_validate_json((out / "definition.json").read_text())
+    reference = build.BuilderRegistry.get_instance().build_reference(theirs)
+    gathered, factors = reference(torch.eye(4), torch.tensor([2]), 3.0)
+    assert gathered[0, 2] == 1
+    assert factors.tolist() == [3.0]
+
+
 def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(folder / "check.py"), *arguments],

@@ -109,6 +109,21 @@ def entry_function(module: Any, solution: Solution) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def quietly(read: Callable[[], BuildFacts]) -> Callable[[], BuildFacts]:
+    """`read`, or empty facts where a compiler's records do not look as this version expects.
+
+    Facts place a program in the archive; their absence must not fail a kernel that runs.
+    """
+
+    def facts() -> BuildFacts:
+        try:
+            return read()
+        except Exception:
+            return BuildFacts()
+
+    return facts
+
+
 def describe(error: BaseException, folder: Path) -> str:
     """The error with those traceback lines that lie in the candidate's own files."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if str(folder) in f.filename]

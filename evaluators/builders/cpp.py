@@ -29,10 +29,15 @@ class CppBuilder(Builder):
 
     def warm_up(self, folder: Path) -> None:
         """Precompile `HEADERS` (1.5 s once, then about 0.4 s less for each module)."""
+        import tvm_ffi  # noqa: F401
+
         prefix = folder / "prefix.h"
         prefix.write_text("".join(f"#include <{header}>\n" for header in HEADERS))
+        compiler = _find_compiler()
+        if compiler is None:
+            return
         command = [
-            _compiler(), *FLAGS, *native.include_flags(folder),
+            compiler, *FLAGS, *native.include_flags(folder),
             "-x", "c++-header", str(prefix), "-o", f"{prefix}.gch",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, check=False)
@@ -75,9 +80,13 @@ def _includes_headers(solution: Solution) -> bool:
     )
 
 
+def _find_compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX") or "g++")
+
+
 def _compiler() -> str:
     """Path of the C++ compiler: `$CXX`, else g++. BuildError when there is none."""
-    found = shutil.which(os.environ.get("CXX") or "g++")
+    found = _find_compiler()
     if found is None:
         raise BuildError("no C++ compiler found: install g++ or set CXX")
     return found

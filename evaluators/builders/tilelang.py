@@ -16,6 +16,7 @@ from evaluators.builders.base import (
     describe,
     entry_function,
     import_entry,
+    quietly,
 )
 from evaluators.schema import BuildFacts, Language, Solution
 
@@ -35,7 +36,7 @@ class TileLangBuilder(Builder):
         module = import_entry(solution, folder)
         seconds = time.perf_counter() - started
         call = entry_function(module, solution)
-        return Built(call=call, facts=lambda: _facts(others, folder, seconds))
+        return Built(call=call, facts=quietly(lambda: _facts(others, folder, seconds)))
 
     def compile_only(
         self, solution: Solution, inputs: list[Any], folder: Path, target: str
@@ -111,7 +112,7 @@ def _facts(others: list[Any], folder: Path, seconds: float) -> BuildFacts:
             shared = max(shared, _number(attributes.get("dyn_shared_memory_buf")))
             extents = dict(attributes.get("thread_extent", {}))
             threads = max(threads, _number(extents.get("threadIdx.x")))
-        target = str(getattr(kernel.target, "arch", "") or kernel.target.kind.name)
+        target = str(kernel.target.attrs.get("arch", kernel.target.kind.name))
     usages = cubin.usage(sorted((folder / "tilelang").rglob("*.cubin")))
     return BuildFacts(
         seconds=seconds,

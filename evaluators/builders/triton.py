@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import functools
 import gc
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from evaluators.builders.base import (
     describe,
     entry_function,
     import_entry,
+    quietly,
 )
 from evaluators.schema import BuildFacts, Language, Solution
 
@@ -30,7 +33,23 @@ class TritonBuilder(Builder):
     language: ClassVar[Language] = Language.TRITON
 
     def warm_up(self, folder: Path) -> None:
+        """Import Triton; where an NVIDIA driver is installed, also compile its launch module once.
+
+        Every process with a cache of its own would compile that again. Making the driver active
+        here asks no device anything, so the process can still be forked.
+        """
         import triton  # noqa: F401
+
+        if ctypes.util.find_library("cuda") is None:
+            return
+        os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
+        try:
+            from triton.backends.nvidia.driver import CudaDriver
+            from triton.runtime import driver
+
+            driver.set_active(CudaDriver())
+        except (ImportError, AssertionError, OSError, RuntimeError, subprocess.SubprocessError):
+            return  # another vendor's Triton, or no C compiler: the first launch says what is wrong
 
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
         started = time.perf_counter()
@@ -38,7 +57,7 @@ class TritonBuilder(Builder):
         module = import_entry(solution, folder)
         seconds = time.perf_counter() - started
         call = entry_function(module, solution)
-        return Built(call=call, facts=lambda: _facts(module.__name__, seconds, ""))
+        return Built(call=call, facts=quietly(lambda: _facts(module.__name__, seconds, "")))
 
     def compile_only(
         self, solution: Solution, inputs: list[Any], folder: Path, target: str
@@ -85,7 +104,7 @@ def _compiling_for(target: str) -> Iterator[None]:
     def compile_it(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
         return launch(self, *args, grid=grid, warmup=True, **options)
 
-    before = driver._active if hasattr(driver, "_active") else None
+    before = driver._active
     driver.set_active(stand_in)
     try:
         with absent.replaced(JITFunction, run=compile_it):

@@ -144,7 +144,7 @@ def transplant(
     lines = one.entry_source.split("\n")
     lines[old.first : old.last] = [*brought, *([""] * 2 if brought else []), new.text]
     text = _with_values(
-        one.with_entry_source("\n".join(lines) + "\n"), other, reads & set(theirs.tunables)
+        one.with_entry_source("\n".join(lines)), other, reads & set(theirs.tunables)
     )
     return text if parse(text) is not None else None
 

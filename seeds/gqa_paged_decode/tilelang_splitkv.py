@@ -59,14 +59,21 @@ def compiled(page, kv_heads, group, dim, dtype):
             row_sum = T.alloc_fragment((ROWS,), "float32")
             total = T.alloc_fragment((ROWS,), "float32")
 
+            # Variables of their own: plain expressions would be computed again wherever they occur.
+            first = T.alloc_var("int32")
+            chunk = T.alloc_var("int32")
+            start = T.alloc_var("int32")
+            end = T.alloc_var("int32")
+            tiles = T.alloc_var("int32")
             first = kv_indptr[b]
-            pages = kv_indptr[b + 1] - first
-            length = T.if_then_else(
-                pages > 0, (pages - 1) * page + (kv_last_page_len[b] if page > 1 else 1), 0
-            )
-            chunk = T.ceildiv(T.ceildiv(length, splits), BLOCK_N) * BLOCK_N
+            end = (kv_indptr[b + 1] - first) * page
+            if page > 1:
+                if end > 0:
+                    end = end - page + kv_last_page_len[b]
+            chunk = T.ceildiv(T.ceildiv(end, splits), BLOCK_N) * BLOCK_N
             start = s * chunk
-            end = T.min(start + chunk, length)
+            end = T.min(start + chunk, end)
+            tiles = T.ceildiv(end - start, BLOCK_N)
 
             for i, d in T.Parallel(ROWS, dim):
                 q_tile[i, d] = T.if_then_else(
@@ -74,45 +81,47 @@ def compiled(page, kv_heads, group, dim, dtype):
                 )
             T.fill(acc, 0)
             T.fill(total, 0)
-            T.fill(top, -T.infinity("float32"))
-            for t in T.Pipelined(T.ceildiv(T.max(end - start, 0), BLOCK_N), num_stages=STAGES):
-                for n, d in T.Parallel(BLOCK_N, dim):
-                    k_tile[n, d] = k_cache[
-                        kv_indices[first + T.min(start + t * BLOCK_N + n, end - 1) // page],
-                        T.min(start + t * BLOCK_N + n, end - 1) % page,
-                        h,
-                        d,
-                    ]
-                T.clear(scores)
-                T.gemm(
-                    q_tile, k_tile, scores, transpose_B=True, policy=T.GemmWarpPolicy.FullCol
-                )
-                for i, n in T.Parallel(ROWS, BLOCK_N):
-                    scores[i, n] = T.if_then_else(
-                        start + t * BLOCK_N + n < end,
-                        scores[i, n] * (sm_scale * LOG2E),
-                        -T.infinity("float32"),
+            T.fill(top, -1e30)
+            # At least STAGES tiles, so that the pipeline's drain is a constant; spare ones are masked.
+            if start < end:
+                for t in T.Pipelined(T.max(tiles, STAGES), num_stages=STAGES):
+                    for n, d in T.Parallel(BLOCK_N, dim):
+                        k_tile[n, d] = k_cache[
+                            kv_indices[first + T.min(start + t * BLOCK_N + n, end - 1) // page],
+                            T.min(start + t * BLOCK_N + n, end - 1) % page,
+                            h,
+                            d,
+                        ]
+                    T.clear(scores)
+                    T.gemm(
+                        q_tile, k_tile, scores, transpose_B=True, policy=T.GemmWarpPolicy.FullCol
                     )
-                T.copy(top, old_top)
-                T.reduce_max(scores, top, dim=1, clear=False)
-                for i in T.Parallel(ROWS):
-                    shrink[i] = T.exp2(old_top[i] - top[i])
-                for i, n in T.Parallel(ROWS, BLOCK_N):
-                    scores[i, n] = T.exp2(scores[i, n] - top[i])
-                T.reduce_sum(scores, row_sum, dim=1)
-                for i in T.Parallel(ROWS):
-                    total[i] = total[i] * shrink[i] + row_sum[i]
-                for i, d in T.Parallel(ROWS, dim):
-                    acc[i, d] *= shrink[i]
-                T.copy(scores, p_tile)
-                for n, d in T.Parallel(BLOCK_N, dim):
-                    v_tile[n, d] = v_cache[
-                        kv_indices[first + T.min(start + t * BLOCK_N + n, end - 1) // page],
-                        T.min(start + t * BLOCK_N + n, end - 1) % page,
-                        h,
-                        d,
-                    ]
-                T.gemm(p_tile, v_tile, acc, policy=T.GemmWarpPolicy.FullCol)
+                    for i, n in T.Parallel(ROWS, BLOCK_N):
+                        scores[i, n] = T.if_then_else(
+                            start + t * BLOCK_N + n < end,
+                            scores[i, n] * (sm_scale * LOG2E),
+                            -T.infinity("float32"),
+                        )
+                    T.copy(top, old_top)
+                    T.reduce_max(scores, top, dim=1, clear=False)
+                    for i in T.Parallel(ROWS):
+                        shrink[i] = T.exp2(old_top[i] - top[i])
+                    for i, n in T.Parallel(ROWS, BLOCK_N):
+                        scores[i, n] = T.exp2(scores[i, n] - top[i])
+                    T.reduce_sum(scores, row_sum, dim=1)
+                    for i in T.Parallel(ROWS):
+                        total[i] = total[i] * shrink[i] + row_sum[i]
+                    for i, d in T.Parallel(ROWS, dim):
+                        acc[i, d] *= shrink[i]
+                    T.copy(scores, p_tile)
+                    for n, d in T.Parallel(BLOCK_N, dim):
+                        v_tile[n, d] = v_cache[
+                            kv_indices[first + T.min(start + t * BLOCK_N + n, end - 1) // page],
+                            T.min(start + t * BLOCK_N + n, end - 1) % page,
+                            h,
+                            d,
+                        ]
+                    T.gemm(p_tile, v_tile, acc, policy=T.GemmWarpPolicy.FullCol)
             for i, d in T.Parallel(ROWS, dim):
                 if i < group:
                     part[s, b, h * group + i, d] = acc[i, d] / T.max(total[i], 1e-30)
@@ -124,22 +133,27 @@ def compiled(page, kv_heads, group, dim, dtype):
             sums = T.alloc_fragment((dim,), "float32")
             best = T.alloc_var("float32")
             weights = T.alloc_var("float32")
-            best = -T.infinity("float32")
+            best = -1e30  # finite: an empty sequence has no chunk's lse above -inf
             weights = 0.0
             for s in T.serial(splits):
                 best = T.max(best, part_lse[s, b, h])
             T.fill(sums, 0)
             for s in T.serial(splits):
-                if part_lse[s, b, h] > -T.infinity("float32"):
-                    weights += T.exp2(part_lse[s, b, h] - best)
-                    for d in T.Parallel(dim):
-                        sums[d] += T.exp2(part_lse[s, b, h] - best) * part[s, b, h, d]
+                weights += T.exp2(part_lse[s, b, h] - best)
+                for d in T.Parallel(dim):
+                    sums[d] += T.exp2(part_lse[s, b, h] - best) * part[s, b, h, d]
             for d in T.Parallel(dim):
                 output[b, h, d] = sums[d] / T.max(weights, 1e-30)
             lse[b, h] = best + T.log2(weights)
 
     return tilelang.compile(
-        kernel, target="cuda", pass_configs={"tl.config_index_bitwidth": 64, "tl.disable_tma_lower": True}
+        kernel,
+        target="cuda",
+        pass_configs={
+            "tl.disable_tma_lower": True,
+            "tl.disable_safe_memory_legalize": True,
+            "tl.UnrollLoop": {"explicit_unroll": True},  # waits in the drain need constants
+        },
     )
 
 

@@ -22,7 +22,7 @@ def compiled(n, k):
     m = T.dynamic("m")
 
     @T.prim_func
-    def kernel(
+    def linear_gelu(
         x: T.Tensor((m, k), "float32"),
         weight: T.Tensor((n, k), "float32"),
         bias: T.Tensor((n,), "float32"),
@@ -63,7 +63,7 @@ def compiled(n, k):
                             1.0 + T.exp(-2.0 * u)
                         )
 
-    return tilelang.compile(kernel, target="c", compile_flags=FLAGS)
+    return tilelang.compile(linear_gelu, target="c", compile_flags=FLAGS)
 
 
 def run(x, weight, bias, output):

@@ -31,7 +31,7 @@ def partial_sums(n, k, block_m):
     steps_each = -(-steps // SPLIT_K)
 
     @T.prim_func
-    def kernel(
+    def partial_product(
         x: T.Tensor((m, k), "bfloat16"),
         weight: T.Tensor((n, k), "bfloat16"),
         partial: T.Tensor((SPLIT_K, m, n), "float32"),
@@ -54,7 +54,7 @@ def partial_sums(n, k, block_m):
                 if tile_m * block_m + i < m:
                     partial[split, tile_m * block_m + i, tile_n * BLOCK_N + j] = acc[j, i]
 
-    return tilelang.compile(kernel, pass_configs=FAST_MATH)
+    return tilelang.compile(partial_product, pass_configs=FAST_MATH)
 
 
 @functools.cache
@@ -62,7 +62,7 @@ def finish(n):
     m = T.dynamic("m")
 
     @T.prim_func
-    def kernel(
+    def add_partials(
         partial: T.Tensor((SPLIT_K, m, n), "float32"),
         bias: T.Tensor((n,), "bfloat16"),
         output: T.Tensor((m, n), "bfloat16"),
@@ -77,12 +77,11 @@ def finish(n):
             for j in T.Parallel(FINISH_BLOCK_N):
                 # 0.5 * y * (1 + tanh(u)) = y / (1 + exp(-2u)), u = sqrt(2 / pi) * (y + 0.044715 * y^3)
                 output[row, tile * FINISH_BLOCK_N + j] = T.cast(
-                    y[j]
-                    / (1.0 + T.exp2(-2.302208198 * (y[j] + 0.044715 * y[j] * y[j] * y[j]))),
+                    y[j] / (1.0 + T.exp2(-2.302208198 * (y[j] + 0.044715 * y[j] * y[j] * y[j]))),
                     "bfloat16",
                 )
 
-    return tilelang.compile(kernel, pass_configs=FAST_MATH)
+    return tilelang.compile(add_partials, pass_configs=FAST_MATH)
 
 
 def run(x, weight, bias, output):

@@ -25,7 +25,7 @@ def compiled(n, k):
     m = T.dynamic("m")
 
     @T.prim_func
-    def kernel(
+    def linear_gelu(
         x: T.Tensor((m, k), "bfloat16"),
         weight: T.Tensor((n, k), "bfloat16"),
         bias: T.Tensor((n,), "bfloat16"),
@@ -58,7 +58,7 @@ def compiled(n, k):
             else:
                 T.copy(acc, output[tile_m * BLOCK_M, tile_n * BLOCK_N])
 
-    return tilelang.compile(kernel, pass_configs=FAST_MATH)
+    return tilelang.compile(linear_gelu, pass_configs=FAST_MATH)
 
 
 def run(x, weight, bias, output):

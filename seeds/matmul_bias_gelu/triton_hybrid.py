@@ -84,7 +84,6 @@ def splitk_kernel(
     STEPS: tl.constexpr,  # blocks of K in one split
     SWAP_AB: tl.constexpr,
     USE_TMA: tl.constexpr,
-    STAGES: tl.constexpr,
     GROUP_M: tl.constexpr,
     WEIGHT_EVICTION: tl.constexpr,
 ):
@@ -99,7 +98,7 @@ def splitk_kernel(
     end_k = tl.minimum(first_k + STEPS * BLOCK_K, K)
     # Swapped, the weight is the left operand: 64 of its rows fill an MMA that few tokens would not.
     acc = tl.zeros((BLOCK_N, BLOCK_M) if SWAP_AB else (BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for k in tl.range(first_k, end_k, BLOCK_K, num_stages=STAGES):
+    for k in tl.range(first_k, end_k, BLOCK_K):
         if USE_TMA:  # rows beyond M read as zero
             a = x.load([first_m, k])
             b = weight.load([first_n, k])
@@ -152,7 +151,6 @@ def tiled_kernel(
     USE_TMA: tl.constexpr,
     PERSISTENT: tl.constexpr,
     WARP_SPECIALIZE: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
     tiles = tl.cdiv(M, BLOCK_M) * (N // BLOCK_N)
     step = tl.num_programs(0) if PERSISTENT else tiles
@@ -161,7 +159,7 @@ def tiled_kernel(
         rows = first_m + tl.arange(0, BLOCK_M)
         cols = first_n + tl.arange(0, BLOCK_N)
         acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-        for k in tl.range(0, K, BLOCK_K, num_stages=STAGES):
+        for k in tl.range(0, K, BLOCK_K):
             if USE_TMA:  # rows beyond M read as zero
                 a = x.load([first_m, k])
                 b = weight.load([first_n, k])
@@ -220,10 +218,10 @@ def run_splitk(
         STEPS=steps_each,
         SWAP_AB=swap,
         USE_TMA=tma,
-        STAGES=stages,
         GROUP_M=4,
         WEIGHT_EVICTION="evict_first",
         num_warps=warps,
+        num_stages=stages,
     )
 
 
@@ -251,8 +249,8 @@ def run_tiled(x, weight, bias, output):
         USE_TMA=USE_TMA,
         PERSISTENT=PERSISTENT,
         WARP_SPECIALIZE=specialize,
-        STAGES=NUM_STAGES,
         num_warps=4 if specialize else NUM_WARPS,
+        num_stages=NUM_STAGES,
     )
 
 

@@ -64,7 +64,6 @@ def splitk_kernel(
     STEPS: tl.constexpr,  # blocks of K in one split
     SWAP_AB: tl.constexpr,
     USE_TMA: tl.constexpr,
-    STAGES: tl.constexpr,
     GROUP_M: tl.constexpr,
     WEIGHT_EVICTION: tl.constexpr,
 ):
@@ -79,7 +78,7 @@ def splitk_kernel(
     end_k = tl.minimum(first_k + STEPS * BLOCK_K, K)
     # Swapped, the weight is the left operand: 64 of its rows fill an MMA that few tokens would not.
     acc = tl.zeros((BLOCK_N, BLOCK_M) if SWAP_AB else (BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for k in tl.range(first_k, end_k, BLOCK_K, num_stages=STAGES):
+    for k in tl.range(first_k, end_k, BLOCK_K):
         if USE_TMA:  # rows beyond M read as zero
             a = x.load([first_m, k])
             b = weight.load([first_n, k])
@@ -159,8 +158,8 @@ def run(x, weight, bias, output):
         STEPS=steps_each,
         SWAP_AB=SWAP_AB,
         USE_TMA=USE_TMA,
-        STAGES=NUM_STAGES,
         GROUP_M=GROUP_M,
         WEIGHT_EVICTION=WEIGHT_EVICTION,
         num_warps=NUM_WARPS,
+        num_stages=NUM_STAGES,
     )

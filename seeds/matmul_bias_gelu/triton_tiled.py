@@ -59,7 +59,6 @@ def tiled_kernel(
     USE_TMA: tl.constexpr,
     PERSISTENT: tl.constexpr,
     WARP_SPECIALIZE: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
     tiles = tl.cdiv(M, BLOCK_M) * (N // BLOCK_N)
     step = tl.num_programs(0) if PERSISTENT else tiles
@@ -68,7 +67,7 @@ def tiled_kernel(
         rows = first_m + tl.arange(0, BLOCK_M)
         cols = first_n + tl.arange(0, BLOCK_N)
         acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-        for k in tl.range(0, K, BLOCK_K, num_stages=STAGES):
+        for k in tl.range(0, K, BLOCK_K):
             if USE_TMA:  # rows beyond M read as zero
                 a = x.load([first_m, k])
                 b = weight.load([first_n, k])
@@ -111,6 +110,6 @@ def run(x, weight, bias, output):
         USE_TMA=USE_TMA,
         PERSISTENT=PERSISTENT,
         WARP_SPECIALIZE=specialize,
-        STAGES=NUM_STAGES,
         num_warps=4 if specialize else NUM_WARPS,
+        num_stages=NUM_STAGES,
     )

@@ -35,6 +35,7 @@ def test_share_of_bandwidth_and_floor(entry):
     ("tflops", "title", "peak"),
     [
         ({"float32": 4.0}, "any", 4.0),
+        ({"float32": 4.0}, "matmul_bf16 on X", 0.0),
         ({"bfloat16": 700.0, "float32": 50.0}, "matmul_f32 on X", 50.0),
         ({"bfloat16": 700.0, "float32": 50.0}, "matmul_bf16 on X", 700.0),
         ({"bfloat16": 700.0, "float32": 50.0}, "unnamed", 0.0),

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from evaluators.builders import REGISTRY, BuildError, builder_for
 from evaluators.builders.cuda import architecture
+from evaluators.catalog import ROOT
 from evaluators.schema import BuildSpec, Language, Solution, SourceFile
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 
 CPP = """\
@@ -163,8 +167,8 @@ def solution(language, source, function="run", **more_files):
     )
 
 
-def build(language, source, folder, **more):
-    return builder_for(Language(language)).build(solution(language, source, **more), folder, "cpu")
+def build(language, source, folder, device="cpu", **more):
+    return builder_for(Language(language)).build(solution(language, source, **more), folder, device)
 
 
 def compile_only(language, source, inputs, folder, target="sm_90a"):
@@ -404,3 +408,55 @@ def test_python_errors(tmp_path, source, words):
     with pytest.raises(BuildError) as caught:
         build("python", source, tmp_path)
     assert words in str(caught.value)
+
+
+# --- on a CUDA device ---
+
+
+def cuda_case(language):
+    """Source, arguments with the output last, and the expected output."""
+    if language == "cuda":
+        x = torch.randn(4096, device="cuda")
+        return CUDA, [x, 0.5, torch.empty_like(x)], x.view(-1, 256).flip(1).flatten() * 0.5
+    source = {"triton": TRITON, "tilelang": TILELANG}[language]
+    a, b = (torch.randn(64, 512, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    return source, [a, b, a.new_empty(64, 64)], a.float() @ b.float().T
+
+
+@needs_gpu
+@pytest.mark.parametrize("language", ["cuda", "triton", "tilelang"])
+def test_kernels_run_and_are_captured_on_torchs_current_stream(tmp_path, language):
+    source, arguments, expected = cuda_case(language)
+    output = arguments[-1]
+    built = build(language, source, tmp_path, device="cuda")
+    built.call(*arguments)
+    torch.testing.assert_close(output.float(), expected, rtol=2e-2, atol=0.2)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        built.call(*arguments)
+    output.fill_(float("nan"))
+    graph.replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(output.float(), expected, rtol=2e-2, atol=0.2)
+    facts = built.facts()
+    assert facts.registers > 0
+    assert facts.shared_bytes > 0
+    assert facts.spills == 0
+    assert facts.kernels
+
+
+@needs_gpu
+def test_warm_triton_process_can_still_fork_and_use_the_device(tmp_path):
+    script = f"""
+import os, torch
+from pathlib import Path
+from evaluators.builders import builder_for
+from evaluators.schema import Language
+builder_for(Language.TRITON).warm_up(Path({str(tmp_path)!r}))
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if torch.ones(1, device="cuda").item() == 1 else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert done.returncode == 0

@@ -75,6 +75,12 @@ def test_run_may_take_its_arguments_as_a_star():
     assert check("triton", "def run(x, factor=1.0, y=None, z=None):\n    pass\n") == []
 
 
+def test_names_that_kernels_use_themselves_pass():
+    assert check("triton", "def run(input, os, y):\n    sys = input + os\n") == []
+    ours = CPP.replace("void Run", "void signal(int* flag) { *flag = 1; }\nvoid Run", 1)
+    assert check("cpp", ours.replace("(void)kText;", "int f; signal(&f);")) == []
+
+
 def test_value_returning_solutions_take_inputs_only():
     source = "def run(x, factor):\n    return x\n"
     assert check("triton", source, destination_passing_style=False) == []

@@ -26,9 +26,7 @@ def solution(source: str, language: Language = Language.TRITON) -> Solution:
         name="sample",
         definition="sample",
         author="tests",
-        spec=BuildSpec(
-            language=language, target_hardware=("cuda",), entry_point=f"{path}::run"
-        ),
+        spec=BuildSpec(language=language, target_hardware=("cuda",), entry_point=f"{path}::run"),
         sources=(SourceFile(path=path, content=source),),
     )
 
