@@ -8,6 +8,7 @@ buffer for as long as a consumer that was killed has not said that it is done wi
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import math
 import mmap
@@ -130,7 +131,9 @@ class HostBlock:
         self.tensor = _mapped(self._fd, self.nbytes, writable=True)
 
     def seal(self) -> None:
-        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
+        # Where the kernel lacks the seal (Linux before 5.1), consumers still map read-only.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
         self._sealed = True
 
     def share(self) -> tuple[dict[str, Any], list[int]]:

@@ -52,6 +52,10 @@ class CandidateFailed(Exception):
         self.log = log
 
 
+class CandidateLost(CandidateFailed):
+    """Its keeper ended it because the nursery died, perhaps at another candidate's hand."""
+
+
 class Nursery:
     """Starts the nursery process and asks it for children. Thread-safe."""
 
@@ -230,6 +234,9 @@ class Child:
         verdict = self._stop()
         if verdict is None:
             return self._failed(Status.RUNTIME_ERROR, f"{command}: the keeper was killed")
+        if verdict.reason == "lost":
+            log = f"{command}: the process that all candidates come from died"
+            return CandidateLost(Status.RUNTIME_ERROR, log)
         if verdict.reason == "memory":
             held = verdict.peak_bytes / 2**20
             log = f"{command}: {held:.0f} MiB of memory held, which is more than the limit"

@@ -23,7 +23,7 @@ OUTPUT = "output.log"
 
 KEPT = (
     "PATH", "LANG", "LD_LIBRARY_PATH", "LIBRARY_PATH", "CPATH", "PYTHONPATH", "VIRTUAL_ENV",
-    "CC", "CXX", "OMP_NUM_THREADS", "TILELANG_CLEANUP_TEMP_FILES",
+    "CC", "CXX",
 )  # fmt: skip
 """Environment variables that reach a candidate; no other does, so that no API key can."""
 
@@ -37,7 +37,8 @@ def scrubbed(environment: dict[str, str]) -> dict[str, str]:
     """The part of `environment` that a candidate may see, and settings that make timing steady.
 
     OpenMP threads sleep while they wait: the anchor and the candidate share cores, and a thread
-    that spins in one would slow the other.
+    that spins in one would slow the other. OMP_NUM_THREADS does not pass: Ray sets it to 1 in
+    actors that reserve no CPU, and kernels are to use the cores that there are.
     """
     kept = {k: v for k, v in environment.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
     return {

@@ -104,7 +104,7 @@ def ceilings(device: str, dtypes: tuple[str, ...] = ("float32",)) -> dict[str, A
     """
     import torch
 
-    nbytes = 64 * _MIB if device == "cpu" else 1024 * _MIB
+    nbytes = 256 * _MIB if device == "cpu" else 1024 * _MIB
     source = torch.ones(nbytes // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     seconds = _best_seconds(partial(target.copy_, source), device)

@@ -33,7 +33,8 @@ PROCESS_LIMIT = 256
 class Verdict:
     """How a candidate ended: by itself (`exit_code`), by a signal, or by the keeper (`reason`).
 
-    `reason` is '' or one of `memory`, `processes`, `stop`. `peak_bytes` is the largest memory seen.
+    `reason` is '' or one of `memory`, `processes`, `stop` (the judge asked, or is gone) and `lost`
+    (the nursery is gone). `peak_bytes` is the largest memory seen.
     """
 
     exit_code: int | None = None
@@ -79,9 +80,9 @@ def _watch(candidate: int, judge: Channel, memory_bytes: int) -> Verdict:
     parent = os.getppid()
     base = processes.resident_bytes(candidate)
     peak, next_scan, reason, status = 0, 0.0, "", None
-    ended = os.pidfd_open(candidate)
+    watched = _watched(candidate, judge)
     while not reason and status is None:
-        ready, _, _ = select.select([judge.fileno(), ended], [], [], POLL_S)
+        ready, _, _ = select.select(watched, [], [], POLL_S)
         now = time.monotonic()
         used = processes.resident_bytes(candidate)
         if now >= next_scan:
@@ -93,7 +94,9 @@ def _watch(candidate: int, judge: Channel, memory_bytes: int) -> Verdict:
         peak = max(peak, used - base)
         if peak > memory_bytes:
             reason = "memory"
-        elif judge.fileno() in ready or os.getppid() != parent:
+        elif os.getppid() != parent:
+            reason = "lost"
+        elif judge.fileno() in ready:
             reason = "stop"
         status = processes.reap().get(candidate)
     if status is None:
@@ -107,3 +110,11 @@ def _watch(candidate: int, judge: Channel, memory_bytes: int) -> Verdict:
         peak_bytes=peak,
         clean=clean,
     )
+
+
+def _watched(candidate: int, judge: Channel) -> list[int]:
+    """Descriptors that wake the keeper; without the candidate's (an old kernel) it only polls."""
+    try:
+        return [judge.fileno(), os.pidfd_open(candidate)]
+    except OSError:
+        return [judge.fileno()]

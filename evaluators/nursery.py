@@ -11,6 +11,7 @@ import gc
 import importlib
 import os
 import select
+import shutil
 import socket
 import sys
 from functools import partial
@@ -35,7 +36,7 @@ class Nursery:
 
     def __init__(self, judge: Channel) -> None:
         self._judge = judge
-        self._keepers: set[int] = set()
+        self._keepers: dict[int, Path] = {}
         self._warm: set[str] = set()
 
     def serve(self) -> None:
@@ -49,6 +50,12 @@ class Nursery:
                     return
                 self._judge.send(self._answer(request, fds))
 
+    def close(self) -> None:
+        """Kill all candidates, and remove folders: the judge, whose task that was, may be dead."""
+        processes.kill_descendants(os.getpid())
+        for folder in self._keepers.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _answer(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self._warm_up(request["language"])
         pid = os.fork()
@@ -60,7 +67,7 @@ class Nursery:
             keeper.keep(live, mine, keepers, request["memory_bytes"])
         for fd in fds:
             os.close(fd)
-        self._keepers.add(pid)
+        self._keepers[pid] = Path(request["folder"])
         return {"keeper": pid}
 
     def _warm_up(self, language: str) -> None:
@@ -79,7 +86,8 @@ class Nursery:
     def _bury(self) -> None:
         """Reap keepers. What a keeper that was killed left behind is now ours, and is killed."""
         ended = processes.reap()
-        self._keepers.difference_update(ended)
+        for pid in ended:
+            self._keepers.pop(pid, None)
         if any(os.WIFSIGNALED(status) for status in ended.values()):
             kept = {p for k in self._keepers for p in (k, *processes.descendants(k))}
             for pid in set(processes.descendants(os.getpid())) - kept:
@@ -90,7 +98,7 @@ def main() -> None:
     processes.become_subreaper()
     nursery = Nursery(Channel(socket.socket(fileno=int(sys.argv[1]))))
     nursery.serve()
-    processes.kill_descendants(os.getpid())
+    nursery.close()
 
 
 if __name__ == "__main__":

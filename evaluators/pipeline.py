@@ -8,10 +8,8 @@ shared memory and a socket. What a candidate does never raises here: it becomes 
 from __future__ import annotations
 
 import queue
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import numpy as np
 from evaluators import catalog, devices, guard
 from evaluators.anchor import Anchor, AnchorRestarted
 from evaluators.catalog import Operator
-from evaluators.child import CandidateFailed, EvaluatorError, Limits, Nursery
+from evaluators.child import CandidateFailed, CandidateLost, EvaluatorError, Limits, Nursery
 from evaluators.confinement import FILE_BYTES, TRUSTED_FILE_BYTES
 from evaluators.correctness import Comparison
 from evaluators.epoch import Blocks, Epoch
@@ -36,6 +34,7 @@ from evaluators.schema import (
 )
 from evaluators.settings import EvaluatorSettings
 from evaluators.trial import Clock, Effort, Trial
+from evaluators.turns import DeviceLock, Gate
 
 LATENCY_S = {"cuda": 0.4, "cpu": 1.2}
 """Wall time of one evaluation's latency stage where the settings do not say."""
@@ -81,8 +80,8 @@ class Evaluator:
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(self.slots):
             self._free.put(slot)
-        self._gate = _Gate()
-        self._device = _DeviceLock()
+        self._gate = Gate()
+        self._device = DeviceLock()
 
     @property
     def input_bytes(self) -> int:
@@ -173,19 +172,36 @@ class Evaluator:
             reasons = guard.check(solution, self.definition)
             if reasons:
                 return self._failed(solution, Status.INVALID_SOURCE, "\n".join(reasons), None)
+        try:
+            return self._attempt(solution, slot, clock, trusted, factor)
+        except CandidateLost:
+            # Another candidate took the nursery down with it; the second time it is this one.
+            return self._attempt(solution, slot, clock, trusted, factor, last=True)
+
+    def _attempt(
+        self,
+        solution: Solution,
+        slot: int,
+        clock: Clock,
+        trusted: bool,
+        factor: float,
+        last: bool = False,
+    ) -> Evaluation:
+        assert self._epoch is not None
         trial: Trial | None = None
         # On the CPU a build would take cores from what is timed: then it needs the device too.
         whole = self._device.held(clock) if self.device == "cpu" else nullcontext()
         try:
             with whole:
                 with clock.stage("build"):
-                    limits = self._limits(self._epoch, trusted)
-                    effort = self._effort()
+                    limits, effort = self._limits(self._epoch, trusted), self._effort()
                     trial = Trial(self._nursery, solution, self._epoch, slot, limits, effort)
                     trial.build()
                 part = nullcontext() if self.device == "cpu" else self._device.held(clock)
                 results = self._judge(trial, clock, factor, part)
         except CandidateFailed as error:
+            if isinstance(error, CandidateLost) and not last:
+                raise
             return self._failed(solution, error.status, error.log, trial)
         finally:
             if trial is not None:
@@ -320,64 +336,3 @@ def _result(
         eager_ms=paired.candidate.mode_ms("eager"),
         graph_ms=paired.candidate.mode_ms("graph"),
     )
-
-
-class _Gate:
-    """Many may be inside, or one alone."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._alone = False
-
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._alone)
-            self._alone = True
-            self._changed.wait_for(lambda: self._inside == 0)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._alone = False
-                self._changed.notify_all()
-
-
-class _DeviceLock:
-    """The device is one evaluation's at a time; keeps account of busy and idle seconds."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._born = time.monotonic()
-        self._busy = 0.0
-        self._held = 0
-
-    @contextmanager
-    def held(self, clock: Clock | None = None) -> Iterator[None]:
-        """Hold the device; the waiting counts as `wait` on `clock`."""
-        with clock.stage("wait") if clock else nullcontext():
-            self._lock.acquire()
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self._busy += time.monotonic() - start
-            self._held += 1
-            self._lock.release()
-
-    def accounting(self) -> dict[str, float]:
-        alive = time.monotonic() - self._born
-        return {"busy_s": round(self._busy, 3), "idle_s": round(alive - self._busy, 3)}

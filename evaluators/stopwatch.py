@@ -109,12 +109,13 @@ class CudaStopwatch:
         """Capture one call; returns '' or why that is impossible."""
         import torch
 
+        stream = torch.cuda.current_stream()
         try:
             side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
+            side.wait_stream(stream)
             with torch.cuda.stream(side):
                 self._call()
-            torch.cuda.current_stream().wait_stream(side)
+            stream.wait_stream(side)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
@@ -123,6 +124,7 @@ class CudaStopwatch:
             torch.cuda.synchronize()
         except Exception as error:
             # A call that waits for the device or allocates cannot be captured; that is no fault.
+            torch.cuda.set_stream(stream)  # a capture that fails leaves its own stream current
             torch.cuda.synchronize()
             return f"no graph: {error}"
         self._graph = graph

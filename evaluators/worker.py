@@ -6,6 +6,7 @@ results are records and plain data.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class EvaluatorWorker:
     def __init__(
         self, device: str, definition: Definition, operator_dir: str, settings: EvaluatorSettings
     ) -> None:
+        import torch
+
         from evaluators import catalog
         from evaluators.pipeline import Evaluator
 
@@ -35,6 +38,8 @@ class EvaluatorWorker:
         self._operator = catalog.Operator(folder.name, folder, {definition.name: definition})
         self._definition = definition
         self._evaluator = Evaluator(device, definition, folder, settings)
+        # Ray gives an actor that reserves no CPU one thread; references want the cores.
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
 
     def facts(self) -> dict[str, Any]:
         """See `Evaluator.facts`."""

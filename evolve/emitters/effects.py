@@ -21,6 +21,8 @@ SPREAD = 0.5
 """Scale of a draw's deviation from the mean; below 1 exploits more."""
 OUTLIER = 2.0
 """Log scores further below the mean than this count as this far: disasters teach no detail."""
+LIMIT = 512
+"""Most values modelled; those of later tunables count as having no effect."""
 REFIT = 16
 """A fit is renewed once the outcomes have grown by a sixteenth."""
 
@@ -32,7 +34,8 @@ class Effects:
         self._places: dict[tuple[int, str], int] = {}
         for i, choices in enumerate(space.choices):
             for value in choices:
-                self._places[i, value] = len(self._places)
+                if len(self._places) < LIMIT:
+                    self._places[i, value] = len(self._places)
         n = len(self._places)
         self._gram = np.zeros((n, n))
         self._moment = np.zeros(n)  # sum of log scores by value
@@ -64,11 +67,12 @@ class Effects:
         moment = self._moment - level * np.diag(self._gram)
         covariance = np.linalg.inv(self._gram + PRIOR * np.eye(len(moment)))
         self._mean = covariance @ moment
-        residual = squares - count * level**2 - 2 * self._mean @ moment
-        residual += self._mean @ self._gram @ self._mean
+        explained = 2 * self._mean @ moment - self._mean @ self._gram @ self._mean
+        residual = float(squares - count * level**2 - explained)
         # One prior outcome with a deviation of 0.3 keeps the first few fits from certainty.
-        variance = (max(residual, 0.0) + 0.1) / (count + 1)
-        self._factor = np.linalg.cholesky((covariance + covariance.T) / 2) * math.sqrt(variance)
+        variance = (max(residual, 0.0) + 0.3**2) / (count + 1)
+        factor = np.linalg.cholesky((covariance + covariance.T) / 2)
+        self._factor = np.asarray(factor * math.sqrt(variance), dtype=np.float64)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Effects drawn from the posterior: float64 [values of all tunables], in log score."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -27,11 +26,6 @@ class Space:
     names: tuple[str, ...]
     choices: tuple[tuple[str, ...], ...]
     text: tuple[str, ...]  # one more than names
-
-    @property
-    def size(self) -> int:
-        """Number of assignments."""
-        return math.prod(len(c) for c in self.choices)
 
     def render(self, values: Assignment) -> str:
         """The source with `values` put in."""

@@ -16,12 +16,13 @@
 
 namespace {
 
-constexpr int TOKENS = 16;           // tune: 4 8 16 32 64
-constexpr int CHUNK = 512;           // tune: 64 128 256 512 1024 4096
-constexpr int SCHEDULE_ITEMS = 1;    // tune: 1 2 4 8
-constexpr int LANES = 16;            // tune: 8 16 32 64
-constexpr int AHEAD = 0;             // tune: 0 16 32 64
-constexpr bool HEADS_INNER = true;   // tune: true false
+constexpr int TOKENS = 16;          // tune: 4 8 16 32 64
+constexpr int CHUNK = 512;          // tune: 64 128 256 512 1024 4096
+constexpr int SCHEDULE_ITEMS = 1;   // tune: 1 2 4 8
+constexpr int KEY_LANES = 16;       // tune: 8 16 32 64
+constexpr int VALUE_LANES = 16;     // tune: 8 16 32 64
+constexpr int AHEAD = 0;            // tune: 0 16 32 64
+constexpr bool HEADS_INNER = true;  // tune: true false
 
 constexpr int HEADS = 8, KV_HEADS = 2, DIM = 64, PAGE_SIZE = 16;
 constexpr int GROUP = HEADS / KV_HEADS;
@@ -47,12 +48,21 @@ struct Part {
   float acc[GROUP][DIM], top[GROUP], total[GROUP];
 };
 
+// N floats in vector registers; loads and stores need no alignment.
+template <int N>
+struct Vector {
+  typedef float type __attribute__((vector_size(4 * N), aligned(4), may_alias));
+};
+using Key = Vector<KEY_LANES>::type;
+using Value = Vector<VALUE_LANES>::type;
+
 inline float dot(const float* a, const float* b) {
-  float lanes[LANES] = {};
-  for (int d = 0; d < DIM; d += LANES)
-    for (int i = 0; i < LANES; i++) lanes[i] += a[d + i] * b[d + i];
+  Key lanes = {};
+  for (int d = 0; d < DIM; d += KEY_LANES) {
+    lanes += *reinterpret_cast<const Key*>(a + d) * *reinterpret_cast<const Key*>(b + d);
+  }
   float sum = 0.f;
-  for (int i = 0; i < LANES; i++) sum += lanes[i];
+  for (int i = 0; i < KEY_LANES; i++) sum += lanes[i];
   return sum;
 }
 
@@ -88,9 +98,14 @@ void attend(const Cache& cache, const float* query, int head, float scale, int s
       }
       part.top[g] = top;
       part.total[g] = part.total[g] * shrink + sum;
-      for (int d = 0; d < DIM; d++) part.acc[g][d] *= shrink;
-      for (int t = 0; t < n; t++)
-        for (int d = 0; d < DIM; d++) part.acc[g][d] += p[g][t] * values[t][d];
+      for (int d = 0; d < DIM; d += VALUE_LANES) {
+        Value& acc = *reinterpret_cast<Value*>(part.acc[g] + d);
+        Value lanes = acc * shrink;
+        for (int t = 0; t < n; t++) {
+          lanes += p[g][t] * *reinterpret_cast<const Value*>(values[t] + d);
+        }
+        acc = lanes;
+      }
     }
   }
 }
@@ -121,7 +136,8 @@ void Run(TensorView q, TensorView k_cache, TensorView v_cache, TensorView kv_ind
          TensorView kv_indices, TensorView kv_last_page_len, double sm_scale, TensorView output,
          TensorView lse) {
   const int batch = int(q.size(0));
-  const int32_t *indptr = data<const int32_t>(kv_indptr), *last = data<const int32_t>(kv_last_page_len);
+  const int32_t* indptr = data<const int32_t>(kv_indptr);
+  const int32_t* last = data<const int32_t>(kv_last_page_len);
   std::vector<Item> items;
   std::vector<int> first(batch + 1, 0);
   for (int b = 0; b < batch; b++) {

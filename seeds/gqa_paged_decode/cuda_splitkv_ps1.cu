@@ -59,7 +59,7 @@ __device__ __forceinline__ int tokens_of(int pages, const int* last) {
   return pages > 0 ? (pages - 1) * PAGE_SIZE + *last : 0;
 }
 
-// The sequence that owns work item `item`, by a prefix sum over the batch; seq = batch when none does.
+// The sequence that owns work item `item`, by a prefix sum over the batch; seq = batch if none.
 __device__ __forceinline__ Item find_item(const Problem& p, int item) {
   if (p.batch == 1) {  // the whole table is this sequence's: no need to read where it starts
     int length = tokens_of(p.pages, p.last);
@@ -117,7 +117,8 @@ __device__ __forceinline__ uint32_t transpose(uint32_t x) {
   return y;
 }
 
-__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
@@ -184,7 +185,8 @@ __device__ __forceinline__ void stream(Softmax& s, const Problem& p, const Item&
 #pragma unroll
     for (int i = 0; i < TILE / 2; i++) {
       int row = i * 2 + lane / 16, piece = lane % 16;
-      int64_t from = (int64_t)__shfl_sync(~0u, rows, row) * (KV_HEADS * DIM) + head * DIM + piece * 8;
+      int64_t from = (int64_t)__shfl_sync(~0u, rows, row) * (KV_HEADS * DIM);
+      from += head * DIM + piece * 8;
       copy16(at(keys, row, piece), p.k + from);
       copy16(at(keys + TILE_BYTES, row, piece), p.v + from);
     }
@@ -339,7 +341,8 @@ struct Scratch {
   void reserve(int wanted_items, int wanted_batch, int device) {
     if (multiprocessors == 0) {
       check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-      check(cudaFuncSetAttribute(attend, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES));
+      constexpr auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
+      check(cudaFuncSetAttribute(attend, limit, SHARED_BYTES));
     }
     if (wanted_items > items) {
       items = std::max(wanted_items, 512);

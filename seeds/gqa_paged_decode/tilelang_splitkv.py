@@ -150,7 +150,6 @@ def compiled(page, kv_heads, group, dim, dtype):
         kernel,
         target="cuda",
         pass_configs={
-            "tl.disable_tma_lower": True,
             "tl.disable_safe_memory_legalize": True,
             "tl.UnrollLoop": {"explicit_unroll": True},  # waits in the drain need constants
         },

@@ -71,8 +71,9 @@ def _attend(
     total = tl.zeros([16], tl.float32)
     acc = tl.zeros([16, DIM], tl.float32)
     # Page numbers are fetched one tile ahead, so that the cache's loads never wait for them.
-    token = tl.minimum(start + tl.arange(0, BLOCK_N), end - 1)  # inside the table: no masks needed
-    page = tl.load(indices_ptr + first_page + tl.maximum(token, 0) // PAGE)
+    # Tokens past the end repeat the last one: inside the table, so the big loads need no masks.
+    token = tl.minimum(start + tl.arange(0, BLOCK_N), end - 1)
+    page = tl.load(indices_ptr + first_page + token // PAGE, mask=token >= 0, other=0)
     for n in tl.range(start, end, BLOCK_N, num_stages=STAGES):
         token = n + tl.arange(0, BLOCK_N)
         near = tl.minimum(token, end - 1)
@@ -100,9 +101,7 @@ def _attend(
         tl.store(lse_ptr + q_at, lse, mask=row < GROUP)
     else:
         part_at = (item * KV_HEADS + head) * GROUP + row
-        tl.store(
-            part_ptr + part_at[:, None] * DIM + d[None, :], acc, mask=row[:, None] < GROUP
-        )
+        tl.store(part_ptr + part_at[:, None] * DIM + d[None, :], acc, mask=row[:, None] < GROUP)
         tl.store(part_lse_ptr + part_at, lse, mask=row < GROUP)
         tl.debug_barrier()  # all of this program's stores precede its arrival
         arrived = tl.atomic_add(arrived_ptr + seq * KV_HEADS + head, 1, sem="acq_rel")

@@ -114,6 +114,24 @@ def test_proposing_changes_no_state(name: str) -> None:
     assert [first.step(k) for k in range(60, 90)] == [resumed.step(k) for k in range(60, 90)]
 
 
+def test_caches_decide_nothing(name: str) -> None:
+    """One emitter proposed while programs were under way, another was only told of them."""
+    first, resumed = Search(name).start(), Search(name).start()
+    for ordinal in range(30):
+        proposal = first.emitter.propose(first.archive, np.random.default_rng([1, ordinal]))
+        if proposal is not None:
+            proposed = Program.of(proposal.solution)
+            first.emitter.known(proposed.id)
+            resumed.emitter.known(proposed.id)
+        for extra in range(5):  # meets what is under way, and remembers it
+            first.emitter.propose(first.archive, np.random.default_rng([1, extra]))
+    for ordinal in range(40):
+        rng, same = (np.random.default_rng([2, ordinal]) for _ in range(2))
+        one = first.emitter.propose(first.archive, rng)
+        assert one == resumed.emitter.propose(resumed.archive, same)
+        assert rng.random() == same.random()
+
+
 def test_it_leaves_the_archive_alone(name: str) -> None:
     search = Search(name).start()
     before = dict(search.archive.items())
@@ -145,9 +163,10 @@ def test_another_seed_gives_other_proposals(name: str) -> None:
 
 
 fragments = st.sampled_from(
-    ["X = 1  # tune: 1 2", "X = 3  # tune: 3", "Y = a  // tune: a b c", "def run(x):", "    return x",
-     "    return X", "@jit", "def f(a, *b, c=1, **d):", "class A:", "    Z = 1  # tune: 1 9", "\\", "'''",
-     "import a.b as c", "\t", "é = 1", "#define W 1  // tune: 1 2", "return", "\f", "a\rb"]
+    ["X = 1  # tune: 1 2", "X = 3  # tune: 3", "Y = a  // tune: a b c", "def run(x):", "@jit",
+     "    return x", "    return X", "def f(a, *b, c=1, **d):", "class A:", "    Z = 1 # tune: 1 9",
+     "import a.b as c", "\t", "é = 1", "#define W 1  // tune: 1 2", "return", "\f", "a\rb", "\\",
+     "'''"]
 )  # fmt: skip
 texts = st.one_of(
     st.lists(fragments, min_size=1, max_size=12).map("\n".join), st.text(min_size=1, max_size=40)

@@ -17,6 +17,9 @@ from evaluators.schema import LOG_LIMIT, Evaluation, Language, Status
 from evaluators.settings import EvaluatorSettings
 from tests.evaluators.bench import CPP, GOOD, evaluator, solution
 
+MARK = 7_000_000 + 10 * os.getpid()
+"""Seconds that this run's stray processes sleep: their command lines tell them from others."""
+
 SECRET = "sk-planted-0123456789"
 
 
@@ -124,7 +127,7 @@ def test_memory_of_its_children_counts(judge: Evaluator) -> None:
 
 @pytest.mark.parametrize("escape", ["", "setsid "])
 def test_forked_children_do_not_survive(judge: Evaluator, escape: str) -> None:
-    seconds = 7301 if escape else 7302
+    seconds = MARK + bool(escape)
     found = run(judge, f"os.system('{escape}sleep {seconds} &')")
     assert found.status is Status.PASSED, found.log
     assert processes_with(f"sleep\0{seconds}") == []
@@ -136,26 +139,32 @@ def test_forked_children_do_not_survive(judge: Evaluator, escape: str) -> None:
 
 
 def test_children_of_a_candidate_that_ended_do_not_survive(judge: Evaluator) -> None:
-    found = run(judge, "os.system('setsid sleep 7303 &')\nos.kill(os.getpid(), 9)")
+    found = run(judge, f"os.system('setsid sleep {MARK + 2} &')\nos.kill(os.getpid(), 9)")
     assert found.status is Status.RUNTIME_ERROR
     assert "SIGKILL" in found.log
-    assert processes_with("sleep\x007303") == []
+    assert processes_with(f"sleep\0{MARK + 2}") == []
     passes(judge)
 
 
-def test_killing_the_keeper_or_the_nursery_harms_nobody_else(judge: Evaluator) -> None:
-    found = run(judge, "os.system('setsid sleep 7304 &')\nos.kill(os.getppid(), 9)\ntime.sleep(60)")
-    assert found.status is Status.RUNTIME_ERROR
-    parents = "line = open(f'/proc/{os.getppid()}/stat').read()\n"
-    found = run(
-        judge, parents + "os.kill(int(line.rpartition(')')[2].split()[1]), 9)\ntime.sleep(60)"
-    )
+def test_killing_its_keeper_frees_nothing(judge: Evaluator) -> None:
+    body = f"os.system('setsid sleep {MARK + 3} &')\nos.kill(os.getppid(), 9)\ntime.sleep(60)"
+    found = run(judge, body)
     assert found.status is Status.RUNTIME_ERROR
     passes(judge)
     deadline = time.monotonic() + 5
-    while processes_with("sleep\x007304") and time.monotonic() < deadline:
+    while processes_with(f"sleep\0{MARK + 3}") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert processes_with("sleep\x007304") == []
+    assert processes_with(f"sleep\0{MARK + 3}") == []
+
+
+def test_killing_the_nursery_harms_nobody_else(judge: Evaluator) -> None:
+    body = "keeper = open(f'/proc/{os.getppid()}/stat').read()\n"
+    body += f"os.system('setsid sleep {MARK + 4} &')\n"
+    body += "os.kill(int(keeper.rpartition(')')[2].split()[1]), 9)\ntime.sleep(60)"
+    found = run(judge, body)
+    assert found.status is Status.RUNTIME_ERROR
+    passes(judge)
+    assert processes_with(f"sleep\0{MARK + 4}") == []
 
 
 def test_the_environment_is_scrubbed(judge: Evaluator) -> None:

@@ -170,6 +170,28 @@ def test_several_at_once_share_the_device(tmp_path: Path) -> None:
     assert facts["busy_s"] > 0
 
 
+def test_an_innocent_survives_the_death_of_the_nursery(tmp_path: Path) -> None:
+    """One candidate kills the process that all are forked from; its neighbour is tried again."""
+    settings = FAST.model_copy(update={"slots": 2})
+    slow = solution("import time\n" + GOOD + "    time.sleep(0.2)\n")
+    killer = (
+        "import os, time\ntime.sleep(0.3)\n"
+        "keeper = open(f'/proc/{os.getppid()}/stat').read()\n"
+        "os.kill(int(keeper.rpartition(')')[2].split()[1]), 9)\n" + GOOD
+    )
+    found: list[Evaluation] = []
+    with evaluator(tmp_path, settings) as shared:
+        innocent = threading.Thread(
+            target=lambda: found.append(shared.evaluate(slow, trusted=True))
+        )
+        innocent.start()
+        culprit = shared.evaluate(solution(killer), trusted=True)
+        innocent.join()
+    assert culprit.status is Status.RUNTIME_ERROR
+    assert "died" in culprit.log
+    assert found[0].status is Status.PASSED, found[0].log
+
+
 def test_a_new_epoch_brings_new_workloads(tmp_path: Path) -> None:
     with evaluator(tmp_path, FAST) as changing:
         assert changing.evaluate(solution(GOOD)).epoch == 3

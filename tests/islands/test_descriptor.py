@@ -77,7 +77,10 @@ CPP = "constexpr int TILE_M = 16;\nconstexpr int TILE_N = 64;\nvoid run(float* x
             TILELANG, Language.TILELANG, BuildFacts(target="sm_80"),
             "tilelang/tiled/t128/s2/w8/cp_async",
         ),
-        (TILELANG, Language.TILELANG, BuildFacts(target="c"), "tilelang/tiled/t128/other/other/pointer"),
+        (
+            TILELANG, Language.TILELANG, BuildFacts(target="c"),
+            "tilelang/tiled/t128/other/other/pointer",
+        ),
         (CUDA, Language.CUDA, None, "cuda/split/t32/s2/w4/cp_async"),
         (CPP, Language.CPP, None, "cpp/tiled/t32/other/other/pointer"),
         (

@@ -1,4 +1,4 @@
-"""A program's identity: the definition, the language, the entry point and the normalised sources."""
+"""A program's identity: definition, language, entry point and normalised sources."""
 
 from __future__ import annotations
 

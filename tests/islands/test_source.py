@@ -141,6 +141,7 @@ def test_cpp_is_idempotent(text: str) -> None:
     assert normalise(Language.CPP, once) == once
 
 
+@pytest.mark.filterwarnings("ignore:invalid")
 @given(st.lists(pieces).map("".join))
 @settings(max_examples=200, deadline=None)
 def test_python_keeps_the_program(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The evaluator on a CUDA device: shared device memory, hostile kernels, graphs, several at once."""
+"""The evaluator on CUDA: shared device memory, hostile kernels, graphs, several at once."""
 
 from __future__ import annotations
 
