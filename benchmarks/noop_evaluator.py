@@ -40,9 +40,7 @@ class NoOpEvaluator:
     def open_epoch(self, epoch: int, workloads: list[Workload], anchor: Solution) -> None:
         self._epoch, self._workloads, self._anchor = epoch, workloads, anchor.digest()
 
-    def evaluate(
-        self, solution: Solution, *, trusted: bool = False, samples_factor: int = 1
-    ) -> Evaluation:
+    def evaluate(self, solution: Solution, **options: Any) -> Evaluation:
         if self._delay:
             time.sleep(self._delay)
         digest = hashlib.sha256(f"{solution.entry_source}".encode()).digest()

@@ -23,7 +23,7 @@ from evaluators.builders import builder_for
 from evaluators.builders.base import BuildError, Built, describe
 from evaluators.channel import Channel, ChannelClosed
 from evaluators.schema import Solution, Status
-from evaluators.stopwatch import CudaStopwatch, HostStopwatch, flush_buffer
+from evaluators.stopwatch import CudaStopwatch, HostStopwatch, l2_flush
 
 _COMPILERS = ("triton.", "tilelang.", "tvm.", "tvm_ffi.")
 _COMPILING = ("build", "warm", "compile")
@@ -138,7 +138,7 @@ class Server:
                 self._watches[workload] = HostStopwatch(call, self._min_time_ms)
             else:
                 if self._flush is None:
-                    self._flush = flush_buffer()
+                    self._flush = l2_flush()
                 self._watches[workload] = CudaStopwatch(call, self._flush)
         return self._watches[workload]
 

@@ -72,11 +72,16 @@ class Operator:
 
 @dataclass(frozen=True)
 class Peer:
-    """Somebody else's kernel. `bound` marks one that is not the same job, only a limit."""
+    """Somebody else's kernel.
+
+    `bound` marks one that is not the same job, only a limit; `skips` names outputs that it does not
+    write and that are not judged.
+    """
 
     solution: Solution
     requires: tuple[str, ...] = ()
     bound: bool = False
+    skips: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -103,6 +108,7 @@ class _Peer(Record):
     devices: tuple[str, ...] = ("cuda",)
     definitions: tuple[str, ...] = ("*",)
     bound: bool = False
+    skips: tuple[str, ...] = ()
     description: str = ""
 
 
@@ -178,7 +184,7 @@ def peers(operator: Operator, definition: Definition, device: str) -> list[Peer]
     if not isinstance(listed, list):
         raise CatalogError(f"{where} does not define PEERS, a list")
     return [
-        Peer(_peer_solution(block, definition), block.requires, block.bound)
+        Peer(_peer_solution(block, definition), block.requires, block.bound, block.skips)
         for block in _records(_Peer, listed, f"{where}: peer")
         if device in block.devices and fits(definition.name, block.definitions)
     ]

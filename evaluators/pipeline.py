@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ PACKAGES = {
     Language.CUDA: "apache-tvm-ffi",
 }
 """The package whose version an evaluation of the language records, beside torch's."""
+
+
+@dataclass(frozen=True)
+class How:
+    """Options of one evaluation, see `Evaluator.evaluate`."""
+
+    trusted: bool = False
+    samples_factor: float = 1.0
+    skips: tuple[str, ...] = ()
 
 
 class Evaluator:
@@ -131,12 +141,19 @@ class Evaluator:
             self._epoch, self._anchor = opened, started
 
     def evaluate(
-        self, solution: Solution, *, trusted: bool = False, samples_factor: float = 1.0
+        self,
+        solution: Solution,
+        *,
+        trusted: bool = False,
+        samples_factor: float = 1.0,
+        skips: tuple[str, ...] = (),
     ) -> Evaluation:
         """Score one solution in the open epoch; `trusted` skips the guard.
 
-        `samples_factor` multiplies the latency samples. Raises only EvaluatorError.
+        `samples_factor` multiplies the latency samples; `skips` names outputs that are not judged.
+        Raises only EvaluatorError.
         """
+        how = How(trusted, samples_factor, skips)
         clock, started = Clock(), time.time()
         with self._gate.entered():
             if self._epoch is None:
@@ -144,7 +161,7 @@ class Evaluator:
             with clock.stage("wait"):
                 slot = self._free.get()
             try:
-                evaluation = self._evaluate(solution, slot, clock, trusted, samples_factor)
+                evaluation = self._evaluate(solution, slot, clock, how)
             finally:
                 self._free.put(slot)
         return evaluation.model_copy(update={"seconds": clock.seconds, "started": started})
@@ -164,28 +181,20 @@ class Evaluator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _evaluate(
-        self, solution: Solution, slot: int, clock: Clock, trusted: bool, factor: float
-    ) -> Evaluation:
+    def _evaluate(self, solution: Solution, slot: int, clock: Clock, how: How) -> Evaluation:
         assert self._epoch is not None
-        if not trusted:
+        if not how.trusted:
             reasons = guard.check(solution, self.definition)
             if reasons:
                 return self._failed(solution, Status.INVALID_SOURCE, "\n".join(reasons), None)
         try:
-            return self._attempt(solution, slot, clock, trusted, factor)
+            return self._attempt(solution, slot, clock, how)
         except CandidateLost:
             # Another candidate took the nursery down with it; the second time it is this one.
-            return self._attempt(solution, slot, clock, trusted, factor, last=True)
+            return self._attempt(solution, slot, clock, how, last=True)
 
     def _attempt(
-        self,
-        solution: Solution,
-        slot: int,
-        clock: Clock,
-        trusted: bool,
-        factor: float,
-        last: bool = False,
+        self, solution: Solution, slot: int, clock: Clock, how: How, last: bool = False
     ) -> Evaluation:
         assert self._epoch is not None
         trial: Trial | None = None
@@ -194,11 +203,13 @@ class Evaluator:
         try:
             with whole:
                 with clock.stage("build"):
-                    limits, effort = self._limits(self._epoch, trusted), self._effort()
-                    trial = Trial(self._nursery, solution, self._epoch, slot, limits, effort)
+                    limits, effort = self._limits(self._epoch, how.trusted), self._effort()
+                    trial = Trial(
+                        self._nursery, solution, self._epoch, slot, limits, effort, how.skips
+                    )
                     trial.build()
                 part = nullcontext() if self.device == "cpu" else self._device.held(clock)
-                results = self._judge(trial, clock, factor, part)
+                results = self._judge(trial, clock, how.samples_factor, part)
         except CandidateFailed as error:
             if isinstance(error, CandidateLost) and not last:
                 raise

@@ -67,7 +67,7 @@ class CudaStopwatch:
     the launch cost of Python and of several kernels away.
     """
 
-    def __init__(self, call: Callable[[], Any], flush: Any) -> None:
+    def __init__(self, call: Callable[[], Any], flush: Callable[[], None]) -> None:
         self._call = call
         self._flush = flush
         self._graph: Any = None
@@ -98,7 +98,7 @@ class CudaStopwatch:
             for _ in range(samples + extra)
         ]
         for start, end in marks:
-            self._flush.zero_()
+            self._flush()
             start.record()
             run()
             end.record()
@@ -134,15 +134,25 @@ class CudaStopwatch:
         import torch
 
         start = time.perf_counter()
-        self._flush.zero_()
+        self._flush()
         torch.cuda.synchronize()
         return (time.perf_counter() - start) * 1e3
 
 
-def flush_buffer() -> Any:
-    """An int32 buffer on the device, several times as large as its L2 cache."""
+def l2_flush() -> Callable[[], None]:
+    """A call that empties the device's L2 cache by reading a buffer several times as large.
+
+    Reading, not writing: dirty lines left by a write would be written back while the timed kernel
+    reads, and be charged to it (for a kernel that reads 30 MB that doubles the traffic).
+    """
     import torch
 
     l2 = getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 0) or (64 << 20)
     nbytes = min(FLUSH_LIMIT, FLUSH_L2_MULTIPLE * l2)
-    return torch.empty(nbytes // 4, dtype=torch.int32, device="cuda")
+    buffer = torch.zeros(nbytes // 4, dtype=torch.int32, device="cuda")
+    sink = torch.zeros((), dtype=torch.int64, device="cuda")
+
+    def flush() -> None:
+        torch.sum(buffer, dim=0, out=sink)
+
+    return flush

@@ -54,7 +54,9 @@ class Trial(Timed):
         slot: int,
         limits: Limits,
         effort: Effort,
+        skips: tuple[str, ...] = (),
     ) -> None:
+        self._skips = skips
         self._solution = solution
         self._epoch = epoch
         self._slot = slot
@@ -92,7 +94,7 @@ class Trial(Timed):
 
     def check(self, workload: int) -> Comparison:
         """Compare what the outputs hold. Raises CandidateFailed when it is wrong."""
-        comparison = self._epoch.compare(workload, self._slot)
+        comparison = self._epoch.compare(workload, self._slot, self._skips)
         if comparison.fault:
             label = self._epoch.workloads[workload].label
             raise CandidateFailed(Status.INCORRECT_NUMERICAL, f"[{label}] {comparison.fault}")

@@ -71,10 +71,16 @@ class EvaluatorWorker:
         self._evaluator.open_epoch(epoch, workloads, anchor)
 
     def evaluate(
-        self, solution: Solution, trusted: bool = False, samples_factor: float = 1.0
+        self,
+        solution: Solution,
+        trusted: bool = False,
+        samples_factor: float = 1.0,
+        skips: tuple[str, ...] = (),
     ) -> Evaluation:
         """See `Evaluator.evaluate`."""
-        return self._evaluator.evaluate(solution, trusted=trusted, samples_factor=samples_factor)
+        return self._evaluator.evaluate(
+            solution, trusted=trusted, samples_factor=samples_factor, skips=skips
+        )
 
     def close(self) -> None:
         """End every process of the evaluator."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import click
 import typer
 
-from evaluators.catalog import CatalogError, list_operators, load_operator
+from evaluators.catalog import CatalogError
 from evolve.config import load
 from evolve.errors import UserError
 
@@ -66,9 +66,7 @@ def _print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, default=str))
 
 
-@app.command(
-    epilog="Example: evolve run matmul_bias_gelu --device cpu --evaluations 80 --time 3m"
-)
+@app.command(epilog="Example: evolve run matmul_bias_gelu --device cpu --evaluations 80 --time 3m")
 def run(
     operator: Annotated[str, typer.Argument(help="Operator, such as gqa_paged_decode.")] = "",
     definition: Annotated[str | None, typer.Option(help="One definition of the operator.")] = None,

@@ -29,6 +29,7 @@ class Contender:
     solution: Solution
     trusted: bool
     missing: tuple[str, ...] = ()
+    skips: tuple[str, ...] = ()
 
 
 def contenders(champion: Solution, seeds: list[Solution], peers: list[Peer]) -> list[Contender]:
@@ -37,7 +38,9 @@ def contenders(champion: Solution, seeds: list[Solution], peers: list[Peer]) -> 
     found += [Contender(s.name, "seed", s, trusted=False) for s in seeds]
     for peer in peers:
         role: Role = "bound" if peer.bound else "peer"
-        found.append(Contender(peer.solution.name, role, peer.solution, True, peer.missing))
+        found.append(
+            Contender(peer.solution.name, role, peer.solution, True, peer.missing, peer.skips)
+        )
     return found
 
 
@@ -53,7 +56,9 @@ def verify(
     workloads = pool.sample("verification", 0, seed, None)
     pool.open_epoch(epoch, workloads, anchor)
     for _, program, evaluation in elites[:CANDIDATES]:
-        say(f"verifying {program.id[:8]} ({evaluation.score:.3f}x) on {len(workloads)} unseen workloads")
+        say(
+            f"verifying {program.id[:8]} ({evaluation.score:.3f}x) on {len(workloads)} unseen workloads"
+        )
         verified = pool.evaluate(program.solution, samples_factor=FINAL_SAMPLES)
         if verified.passed:
             return program, verified
@@ -83,7 +88,12 @@ def measure(
             measured.append(_entry(entry, "NOT_INSTALLED", f"needs {', '.join(entry.missing)}", []))
             continue
         say(f"measuring {entry.role} {entry.name} on {len(workloads)} workloads")
-        found = pool.evaluate(entry.solution, trusted=entry.trusted, samples_factor=FINAL_SAMPLES)
+        found = pool.evaluate(
+            entry.solution,
+            trusted=entry.trusted,
+            samples_factor=FINAL_SAMPLES,
+            skips=entry.skips,
+        )
         rows = _rows(found, workloads, costs)
         measured.append(_entry(entry, found.status.value, found.log, rows))
     return measured, workloads

@@ -50,9 +50,7 @@ def write(store: Store, folder: Path, say: Say = lambda line: None) -> list[Path
     return written
 
 
-def _champion(
-    store: Store, closing: dict[str, Any], run: frames.Run, folder: Path
-) -> list[Path]:
+def _champion(store: Store, closing: dict[str, Any], run: frames.Run, folder: Path) -> list[Path]:
     meta = store.meta
     found = catalog.load_operator(meta["operator"])
     solution = Solution.model_validate(closing["champion"]["solution"])
@@ -77,7 +75,9 @@ def _champion(
 def champion_name(solution: Solution, meta: dict[str, Any]) -> str:
     """Name of an exported champion: definition, language, device, and its source's digest."""
     device = str(meta["device"].get("name", "")).lower().replace("nvidia ", "").replace(" ", "_")
-    return "_".join([solution.definition, solution.spec.language.value, device, solution.digest()[:8]])
+    return "_".join(
+        [solution.definition, solution.spec.language.value, device, solution.digest()[:8]]
+    )
 
 
 def closing_table(run_dir: Path, width: int = 140) -> str:

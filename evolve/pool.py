@@ -45,12 +45,13 @@ class EvaluatorPool:
         self._epoch = (epoch, workloads, anchor)
         ray.get([actor.open_epoch.remote(epoch, workloads, anchor) for actor in self._actors])
 
-    def submit(self, solution: Solution, *, trusted: bool = False, samples_factor: int = 1) -> Any:
-        """Start an evaluation on the least loaded device; returns its reference."""
+    def submit(self, solution: Solution, **options: Any) -> Any:
+        """Start an evaluation on the least loaded device; returns its reference.
+
+        `options` are those of `evaluators.pipeline.Evaluator.evaluate`.
+        """
         device = min(range(len(self._actors)), key=self._load.__getitem__)
-        ref = self._actors[device].evaluate.remote(
-            solution, trusted=trusted, samples_factor=samples_factor
-        )
+        ref = self._actors[device].evaluate.remote(solution, **options)
         self._load[device] += 1
         self._running[ref] = device
         return ref

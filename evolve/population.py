@@ -120,7 +120,9 @@ class Population:
 
     def elites(self) -> list[tuple[str, Program, Evaluation]]:
         """(niche key, program, evaluation) over all islands, best score first, each program once."""
-        found = [e for island in ray.get([i.elites.remote() for i in self._islands]) for e in island]
+        found = [
+            e for island in ray.get([i.elites.remote() for i in self._islands]) for e in island
+        ]
         unique = {program.id: (niche, program, ev) for niche, program, ev in found}
         return sorted(unique.values(), key=lambda e: (-e[2].score, e[1].id))
 

@@ -150,9 +150,7 @@ class Store:
 
     def program(self, program_id: str) -> Program:
         """The stored program; KeyError when there is none."""
-        row = self._db.execute(
-            "SELECT record FROM programs WHERE id = ?", (program_id,)
-        ).fetchone()
+        row = self._db.execute("SELECT record FROM programs WHERE id = ?", (program_id,)).fetchone()
         if row is None:
             raise KeyError(program_id)
         return Program.model_validate_json(_unpack(row[0]))
@@ -229,9 +227,7 @@ class Store:
         )
         for seq, program, epoch, kind, island, emitter, blob, niche, outcome, at in rows:
             evaluation = Evaluation.model_validate_json(_unpack(blob))
-            yield Row(
-                seq, program, epoch, kind, island, emitter, evaluation, niche, outcome, at
-            )
+            yield Row(seq, program, epoch, kind, island, emitter, evaluation, niche, outcome, at)
 
     def counts(self) -> dict[str, int]:
         """Evaluations by kind; `epoch` (latest, -1 without one); `searched` and `remeasured` in it."""

@@ -1,4 +1,4 @@
-"""`evolve verify`: a solution from a run, an exported folder or a file, checked and measured again."""
+"""`evolve verify`: a solution from a run, a folder or a file, checked and measured again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def verify(path: Path, device: str, seed: int, peers: bool, quiet: bool) -> dict
         workloads = pool.sample("verification", 0, seed, None)
         pool.open_epoch(0, workloads, found.anchor)
         unseen = pool.evaluate(solution, samples_factor=closing.FINAL_SAMPLES)
-        entries = []
+        entries: list[dict[str, Any]] = []
         if unseen.passed:
             lines = closing.contenders(solution, found.seeds[:1], listed)
             entries, _ = closing.measure(pool, found.anchor, 1, seed, lines, display.say)
