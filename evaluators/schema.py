@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from enum import Enum
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -80,7 +80,7 @@ class Definition(Record):
         return {k: a.value for k, a in self.axes.items() if a.value is not None}
 
     def shape_of(self, spec: TensorSpec, axes: dict[str, int]) -> tuple[int, ...]:
-        """Concrete shape of `spec` for a workload's var `axes`. KeyError when an axis is missing."""
+        """Concrete shape of `spec` for a workload's var `axes`. KeyError: an axis is missing."""
         known = {**self.const_axes, **axes}
         return tuple(known[axis] for axis in spec.shape or ())
 
@@ -126,7 +126,7 @@ class Workload(Record):
         return str(shown) if shown else " ".join(f"{k}={v}" for k, v in self.axes.items())
 
 
-class Language(str, Enum):
+class Language(StrEnum):
     TRITON = "triton"
     TILELANG = "tilelang"
     CUDA = "cuda"
@@ -216,7 +216,7 @@ class Solution(Record):
         return h.hexdigest()[:32]
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     PASSED = "PASSED"
     INVALID_SOURCE = "INVALID_SOURCE"
     COMPILE_ERROR = "COMPILE_ERROR"
@@ -272,8 +272,8 @@ class Evaluation(Record):
     """Outcome of one program in one epoch.
 
     A PASSED evaluation has results, and only it has; `score` is the weighted geometric mean of the
-    results' speedups, with `score_low` and `score_high` its 95% interval. `seconds` holds the wall time of each
-    stage (`build`, `correctness`, `latency`, `wait`). `started` is a Unix time.
+    results' speedups, with `score_low` and `score_high` its 95% interval. `seconds` holds
+    the wall time of each stage (`build`, `correctness`, `latency`, `wait`). `started` is a Unix time.
     """
 
     status: Status

@@ -1,7 +1,8 @@
 """Tunable parameters declared in plain source.
 
 A line such as `BLOCK_N = 64  # tune: 16 32 64 128` (Python) or
-`constexpr int BLOCK_N = 64;  // tune: 16 32 64 128` (C++, CUDA; `#define BLOCK_N 64  // tune: ...` also)
+`constexpr int BLOCK_N = 64;  // tune: 16 32 64 128` (C++, CUDA; also
+`#define BLOCK_N 64  // tune: ...`)
 declares a parameter, its present value and the values it may take. The source stays a complete
 kernel that needs nothing of ours.
 """
@@ -31,7 +32,7 @@ class Tunable:
 
 
 def find(source: str) -> dict[str, Tunable]:
-    """All tunables of `source` by name. ValueError when a name is declared twice or without choices."""
+    """All tunables of `source` by name. ValueError: a name declared twice or without choices."""
     found: dict[str, Tunable] = {}
     for match in _LINE.finditer(source):
         name = match["macro"] or match["name"]
@@ -58,5 +59,5 @@ def assign(source: str, values: dict[str, str]) -> str:
 
 
 def template(source: str) -> str:
-    """`source` with every tunable's value blanked: equal for programs that differ in tunables only."""
+    """`source` with every tunable's value blanked: the same for programs that differ in tunables only."""
     return _LINE.sub(lambda m: f"{m['head']}?{m['mid']}{m['choices']}", source)

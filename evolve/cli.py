@@ -123,7 +123,7 @@ def resume(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Continue a run that was stopped, killed, or moved here; or give a finished one more budget."""
+    """Continue a run that was stopped, killed or moved here, or give a finished one more."""
     from evolve import session
 
     budget, seconds = _positive(evaluations, "--evaluations"), _seconds(time)

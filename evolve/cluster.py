@@ -1,4 +1,4 @@
-"""Where the work runs: Ray (embedded or a cluster), the device found, paths as the user means them."""
+"""Where the work runs: Ray (embedded or a cluster), the device, paths as the user means them."""
 
 from __future__ import annotations
 

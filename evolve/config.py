@@ -1,4 +1,4 @@
-"""Run configuration: frozen, nested, unknown keys refused. Read from TOML, overridden by options."""
+"""Run configuration: frozen, nested, unknown keys refused. From TOML, overridden by options."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Epochs(Section):
 
 
 class RunConfig(Section):
-    """Everything that decides a run. `definition` None takes the operator's default for the device."""
+    """Everything that decides a run. `definition` None: the operator's default for the device."""
 
     operator: str
     definition: str | None = None

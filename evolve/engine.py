@@ -232,7 +232,7 @@ class Engine:
         self._exhausted.clear()
 
     def _drain(self) -> None:
-        """Wait for evaluations in flight; proposals that come back now stay pending in the store."""
+        """Wait for evaluations in flight; proposals that come back now stay pending."""
         while self._flight.refs():
             self._collect()
             if self.stopping or self._reason_to_end():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Command line of Tilevolve. Also `python evolve/main.py ...` and `ray job submit ... evolve/main.py ...`."""
+"""Command line; also `python evolve/main.py ...`, `ray job submit ... evolve/main.py ...`."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -15,7 +16,7 @@ Spawn = Callable[[], Any]
 
 
 class EvaluatorPool:
-    """Evaluator actors with their open epoch. `capacity` is how many evaluations may be in flight."""
+    """Evaluator actors with their open epoch. `capacity`: how many evaluations may be in flight."""
 
     def __init__(self, spawns: list[Spawn]) -> None:
         self._spawns = spawns
@@ -96,10 +97,9 @@ class EvaluatorPool:
     def close(self, wait: bool = True) -> None:
         """End the evaluators and every process of theirs."""
         if wait:
-            try:
+            # An actor that does not answer is killed below.
+            with suppress(RayActorError, RayTaskError, ray.exceptions.GetTimeoutError):
                 ray.get([actor.close.remote() for actor in self._actors], timeout=10)
-            except (RayActorError, RayTaskError, ray.exceptions.GetTimeoutError):
-                pass  # killed below
         for actor in self._actors:
             ray.kill(actor)
 

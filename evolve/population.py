@@ -119,7 +119,7 @@ class Population:
         return [program for _, program in ordered]
 
     def elites(self) -> list[tuple[str, Program, Evaluation]]:
-        """(niche key, program, evaluation) over all islands, best score first, each program once."""
+        """(niche key, program, evaluation) over all islands, best first, each program once."""
         found = [
             e for island in ray.get([i.elites.remote() for i in self._islands]) for e in island
         ]
@@ -129,7 +129,7 @@ class Population:
     def replay(
         self, rows: Iterable[Row], program: Callable[[str], Program], latest: int
     ) -> list[Program]:
-        """Fold recorded evaluations up to epoch `latest`; returns the elites it still owes a measure.
+        """Fold recorded evaluations up to epoch `latest`; returns elites not yet measured in it.
 
         `program` finds a program by its id.
         """

@@ -133,7 +133,7 @@ def _meta(found: Plan, pool: EvaluatorPool) -> dict[str, Any]:
 def _drive(
     found: Plan, store: Store, pool: EvaluatorPool, quiet: bool, moved: bool = False
 ) -> Outcome:
-    """Search and close. `moved`: another device of the same type, whose latencies do not compare."""
+    """Search and close. `moved`: to another device, whose latencies do not compare."""
     title = f"{found.definition.name} on {pool.facts.get('name', found.device)}"
     with Display(title, quiet) as display:
         display.say(f"run {store.run_dir}")

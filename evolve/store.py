@@ -74,7 +74,7 @@ class Store:
 
     @classmethod
     def create(cls, run_dir: Path, meta: dict[str, Any]) -> Store:
-        """New store in `run_dir` (made if absent). UserError when it cannot be written or exists."""
+        """New store in `run_dir` (made if absent). UserError: not writable, or exists."""
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             if (run_dir / FILE).exists():
@@ -201,7 +201,7 @@ class Store:
     # -- evaluations --------------------------------------------------------------------------
 
     def record(self, program_id: str, kind: Kind, evaluation: Evaluation) -> int:
-        """Store an evaluation, return its seq. sqlite3.IntegrityError for a second one of an epoch."""
+        """Store an evaluation, return its seq. sqlite3.IntegrityError for an epoch's second."""
         cursor = self._db.execute(
             "INSERT INTO evaluations (program, epoch, kind, status, score, record, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -230,7 +230,7 @@ class Store:
             yield Row(seq, program, epoch, kind, island, emitter, evaluation, niche, outcome, at)
 
     def counts(self) -> dict[str, int]:
-        """Evaluations by kind; `epoch` (latest, -1 without one); `searched` and `remeasured` in it."""
+        """Evaluations by kind; `epoch` (latest or -1); `searched` and `remeasured` in it."""
         found: dict[str, int] = {"seed": 0, "search": 0, "remeasure": 0}
         found.update(self._db.execute("SELECT kind, COUNT(*) FROM evaluations GROUP BY kind"))
         (epoch,) = self._db.execute("SELECT COALESCE(MAX(epoch), -1) FROM epochs").fetchone()
@@ -247,7 +247,7 @@ class Store:
         }
 
     def standing(self, epoch: int) -> tuple[float, float, int]:
-        """(best score, best seed's score, niches filled) among an epoch's evaluations; 0 for none."""
+        """(best score, best seed's score, niches filled) of an epoch; 0 for none."""
         best, niches = self._db.execute(
             "SELECT COALESCE(MAX(score), 0), COUNT(DISTINCT NULLIF(niche, '')) FROM evaluations"
             " WHERE epoch = ?",

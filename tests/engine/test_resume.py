@@ -29,8 +29,8 @@ def cluster() -> Iterator[str]:
     """A Ray head that outlives the killed drivers, as a cluster's would."""
     program = str(Path(sys.executable).parent / "ray")
     head = subprocess.Popen(
-        [program, "start", "--head", "--block", "--port", str(PORT), "--num-cpus", "8"]
-        + ["--node-ip-address", "127.0.0.1", "--include-dashboard", "false"],
+        f"{program} start --head --block --port {PORT} --num-cpus 8"
+        " --node-ip-address 127.0.0.1 --include-dashboard false".split(),
         env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
