@@ -273,7 +273,7 @@ class Evaluation(Record):
 
     A PASSED evaluation has results, and only it has; `score` is the weighted geometric mean of the
     results' speedups, with `score_low` and `score_high` its 95% interval. `seconds` holds
-    the wall time of each stage (`build`, `correctness`, `latency`, `wait`). `started` is a Unix time.
+    the wall time of each stage (`build`, `correctness`, `latency`, `wait`). `started`: Unix time.
     """
 
     status: Status

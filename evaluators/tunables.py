@@ -59,5 +59,5 @@ def assign(source: str, values: dict[str, str]) -> str:
 
 
 def template(source: str) -> str:
-    """`source` with every tunable's value blanked: the same for programs that differ in tunables only."""
+    """`source` with tunables' values blanked: equal where programs differ in tunables only."""
     return _LINE.sub(lambda m: f"{m['head']}?{m['mid']}{m['choices']}", source)

@@ -56,9 +56,7 @@ def verify(
     workloads = pool.sample("verification", 0, seed, None)
     pool.open_epoch(epoch, workloads, anchor)
     for _, program, evaluation in elites[:CANDIDATES]:
-        say(
-            f"verifying {program.id[:8]} ({evaluation.score:.3f}x) on {len(workloads)} unseen workloads"
-        )
+        say(f"verifying {program.id[:8]} ({evaluation.score:.3f}x) on unseen workloads")
         verified = pool.evaluate(program.solution, samples_factor=FINAL_SAMPLES)
         if verified.passed:
             return program, verified
