@@ -92,6 +92,8 @@ class Server:
         workload = message["workload"]
         if name == "warm":
             return self._warm(workload)
+        if name == "settle":
+            return self._settle()
         if name == "run":
             self._call(workload)()
             self._wait()
@@ -122,11 +124,18 @@ class Server:
         return {"facts": facts.model_dump(mode="json")}
 
     def _warm(self, workload: int) -> dict[str, Any]:
-        """Call once on outputs of our own: other candidates may be timed meanwhile."""
+        """Call once on outputs of our own: other candidates may be timed meanwhile.
+
+        Does not wait for the device: what is compiled here may take long, what runs may not.
+        """
         import torch
 
         inputs, outputs = self._arguments(workload)
         self._bind(inputs, tuple(torch.empty_like(o) for o in outputs))()
+        return {}
+
+    def _settle(self) -> dict[str, Any]:
+        """Wait for the device to finish what `warm` launched."""
         self._wait()
         assert self._built is not None
         return {"facts": self._built.facts().model_dump(mode="json")}

@@ -217,7 +217,7 @@ class Child:
         if reply.get("ok") is True:
             return reply
         try:
-            status = Status(reply.get("status"))
+            status = Status(str(reply.get("status")))
         except ValueError:
             status = Status.RUNTIME_ERROR
         if status is Status.PASSED:

@@ -43,7 +43,7 @@ def pick(name: str) -> DeviceKind:
 
 def default_slots(device: str) -> int:
     """Evaluations that may overlap: on the CPU one, because a build disturbs what is timed."""
-    return 1 if device == "cpu" else max(1, min(8, (os.cpu_count() or 2) // 2))
+    return 1 if device == "cpu" else max(1, min(12, (os.cpu_count() or 2) * 3 // 4))
 
 
 def default_memory_bytes(slots: int) -> int:

@@ -49,6 +49,10 @@ PACKAGES = {
 """The package whose version an evaluation of the language records, beside torch's."""
 
 
+TRUSTED_PATIENCE = 4
+"""Trusted solutions get this many times the deadlines: libraries build kernels at first use."""
+
+
 @dataclass(frozen=True)
 class How:
     """Options of one evaluation, see `Evaluator.evaluate`."""
@@ -203,7 +207,10 @@ class Evaluator:
         try:
             with whole:
                 with clock.stage("build"):
-                    limits, effort = self._limits(self._epoch, how.trusted), self._effort()
+                    limits, effort = (
+                        self._limits(self._epoch, how.trusted),
+                        self._effort(how.trusted),
+                    )
                     trial = Trial(
                         self._nursery, solution, self._epoch, slot, limits, effort, how.skips
                     )
@@ -316,9 +323,13 @@ class Evaluator:
             address_bytes=address if self.device == "cpu" and not trusted else None,
         )
 
-    def _effort(self) -> Effort:
-        settings = self.settings
-        return Effort(settings.build_deadline_s, settings.run_deadline_s, settings.min_time_ms)
+    def _effort(self, trusted: bool = False) -> Effort:
+        settings, patience = self.settings, TRUSTED_PATIENCE if trusted else 1
+        return Effort(
+            patience * settings.build_deadline_s,
+            patience * settings.run_deadline_s,
+            settings.min_time_ms,
+        )
 
     def _close_epoch(self) -> None:
         if self._anchor is not None:

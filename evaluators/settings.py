@@ -19,7 +19,7 @@ class EvaluatorSettings(Record):
 
     slots: int | None = Field(default=None, ge=1)
     build_deadline_s: float = Field(default=90.0, gt=0)
-    run_deadline_s: float = Field(default=30.0, gt=0)
+    run_deadline_s: float = Field(default=10.0, gt=0)
     memory_bytes: int | None = Field(default=None, gt=0)
     input_fraction: float = Field(default=0.5, gt=0, le=0.9)
     samples: int = Field(default=20, ge=3)

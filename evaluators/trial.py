@@ -76,7 +76,10 @@ class Trial(Timed):
         solution = self._solution.model_dump(mode="json")
         self._child.ask({"command": "build", "solution": solution}, _left(end))
         for workload in self._epoch.order:
-            reply = self._child.ask({"command": "warm", "workload": workload}, _left(end))
+            self._child.ask({"command": "warm", "workload": workload}, _left(end))
+            reply = self._child.ask(
+                {"command": "settle", "workload": workload}, self._effort.run_deadline_s
+            )
         self.facts = _facts(reply.get("facts"), time.perf_counter() - start)
 
     def correct(self) -> list[Comparison]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from evaluators.catalog import CatalogError
@@ -18,7 +17,6 @@ from evolve.errors import UserError
 app = typer.Typer(
     name="evolve",
     help="Evolve LLM-inference kernels: search, verify, export.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -26,6 +24,9 @@ app = typer.Typer(
 )
 
 BAD_INPUT = 2
+INTERRUPTED = 130
+UsageError: Any = typer.BadParameter.__base__
+"""Of typer's own copy of click, or of click: versions differ."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 Results = Annotated[Path, typer.Option("--results", help="Directory that holds runs.")]
@@ -41,8 +42,8 @@ def _seconds(text: str | None) -> float | None:
         seconds = float(text[:-1] if scale else text) * (scale or 1.0)
     except ValueError:
         raise UserError(f"--time takes seconds or 90s, 10m, 1.5h; got {text!r}") from None
-    if seconds <= 0:
-        raise UserError("--time must be greater than 0")
+    if not 0 < seconds < math.inf:
+        raise UserError(f"--time must be greater than 0, got {text!r}")
     return seconds
 
 
@@ -240,17 +241,16 @@ def main() -> None:
     from evolve.export import ExportError
 
     command = typer.main.get_command(app)
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        code = command.main(prog_name="evolve", standalone_mode=False)
+        code = command.main(args=arguments, prog_name="evolve", standalone_mode=False)
     except (UserError, CatalogError, DeviceError, ExportError) as error:
         _say_and_exit(str(error))
-    except click.UsageError as error:
+    except UsageError as error:
         _say_and_exit(error.format_message())
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         print("evolve: stopped", file=sys.stderr)
-        os._exit(130)
+        sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -65,7 +65,7 @@ class RunConfig(Section):
 
     operator: str
     definition: str | None = None
-    device: str = "auto"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
     seed: int = Field(default=0, ge=0)
     languages: tuple[Language, ...] = ()
     peers: bool = True
@@ -87,7 +87,7 @@ def load(path: Path | None, overrides: dict[str, Any]) -> RunConfig:
             data = tomllib.loads(path.read_text())
         except OSError as error:
             raise UserError(f"cannot read config {path}: {error.strerror}") from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"config {path} is not valid TOML: {error}") from None
     for key, value in overrides.items():
         if value is not None:
@@ -104,7 +104,10 @@ def parse(data: dict[str, Any]) -> RunConfig:
         key = ".".join(str(part) for part in first["loc"]) or "config"
         if first["type"] == "extra_forbidden":
             raise UserError(f"unknown config key {key!r}") from None
-        raise UserError(f"config key {key!r}: {first['msg']}") from None
+        if key == "operator" and first["type"] == "missing":
+            raise UserError("name an operator; `evolve list` shows them") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"config key {key!r}: {message}") from None
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:

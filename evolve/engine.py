@@ -17,7 +17,7 @@ import ray
 from evaluators.schema import Definition, Evaluation, Solution, Status
 from evolve.config import RunConfig
 from evolve.errors import UserError
-from evolve.pool import EvaluatorPool
+from evolve.pool import EvaluatorPool, telling
 from evolve.population import Population
 from evolve.store import Kind, Store
 from islands.program import Program, program_id
@@ -277,14 +277,14 @@ class Engine:
                 id=program_id(solution), solution=solution, island=0, emitter="seed", ordinal=index
             )
             self.store.propose(program)
-            if self.store.evaluated(program.id):
+            if self.stopping or self.store.evaluated(program.id):
                 continue
             self._show(force=True, note=f"measuring {solution.name}")
             evaluation = self.pool.evaluate(solution)
             if evaluation.status is not Status.PASSED:
                 raise SeedFailed(
                     f"seed {solution.name} fails its own evaluation: {evaluation.status.value}: "
-                    f"{_first_lines(evaluation.log)}"
+                    f"{telling(evaluation.log)}"
                 )
             seq = self.store.record(program.id, "seed", evaluation)
             status, niche = ray.get(self.population.tell(program, "seed", evaluation))
@@ -317,9 +317,3 @@ class Engine:
                 note=note,
             )
         )
-
-
-def _first_lines(log: str, limit: int = 300) -> str:
-    """The telling end of a log on one line."""
-    lines = [line.strip() for line in log.strip().splitlines() if line.strip()]
-    return " | ".join(lines[-4:])[-limit:] or "no log"

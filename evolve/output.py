@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ def frame(store: Store) -> frames.Run:
 
 def plots(store: Store, folder: Path) -> list[Path]:
     """Draw trajectory.png, archive.png and, once there is a closing report, latency.png."""
-    folder.mkdir(parents=True, exist_ok=True)
     run = frame(store)
     if run.evaluations.empty:
         raise UserError(f"{store.run_dir} holds no evaluation to draw yet")
+    _make(folder)
     drawn = [folder / "trajectory.png", folder / "archive.png"]
     trajectory.draw(run.evaluations, run.entries, drawn[0], title=run.title)
     archive_map.draw(run.evaluations, drawn[1], title=run.title)
@@ -41,6 +42,7 @@ def write(store: Store, folder: Path, say: Say = lambda line: None) -> list[Path
     closing = store.report()
     if not closing or not closing.get("champion"):
         raise UserError(f"{store.run_dir} has no champion yet; evolve resume it to its end")
+    _make(folder)
     run = frame(store)
     written = report.write(run, folder)
     written += plots(store, folder)
@@ -48,6 +50,16 @@ def write(store: Store, folder: Path, say: Say = lambda line: None) -> list[Path
     for path in written:
         say(f"wrote {path}")
     return written
+
+
+def _make(folder: Path) -> None:
+    """The folder, writable; UserError when it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write to {folder}: permission denied")
 
 
 def _champion(store: Store, closing: dict[str, Any], run: frames.Run, folder: Path) -> list[Path]:

@@ -9,10 +9,19 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from evaluators.child import EvaluatorError
 from evaluators.schema import Evaluation, Solution, Status, Workload
+from evolve.errors import UserError
 
 Spawn = Callable[[], Any]
 """Makes one evaluator actor (see evaluators.worker.EvaluatorWorker for its methods)."""
+
+
+def telling(log: str, limit: int = 400) -> str:
+    """Beginning and end of a log on one line of at most `limit` characters."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    text = " | ".join(lines[:1] + lines[1:][-4:]) or "no log"
+    return text if len(text) <= limit else f"{text[:100]} ... {text[-(limit - 105) :]}"
 
 
 class EvaluatorPool:
@@ -42,9 +51,16 @@ class EvaluatorPool:
         return found
 
     def open_epoch(self, epoch: int, workloads: list[Workload], anchor: Solution) -> None:
-        """Make inputs, references and the anchor on every device. Nothing may be in flight."""
+        """Make inputs, references and the anchor on every device. Nothing may be in flight.
+
+        UserError when the anchor fails on a workload.
+        """
         self._epoch = (epoch, workloads, anchor)
-        ray.get([actor.open_epoch.remote(epoch, workloads, anchor) for actor in self._actors])
+        opened = [actor.open_epoch.remote(epoch, workloads, anchor) for actor in self._actors]
+        try:
+            ray.get(opened)
+        except EvaluatorError as error:
+            raise UserError(telling(str(getattr(error, "cause", error)))) from None
 
     def submit(self, solution: Solution, **options: Any) -> Any:
         """Start an evaluation on the least loaded device; returns its reference.
@@ -79,6 +95,15 @@ class EvaluatorPool:
             if evaluation is not None:
                 return evaluation
         return self.lost()
+
+    def evaluate_all(self, jobs: list[tuple[Solution, dict[str, Any]]]) -> list[Evaluation]:
+        """Evaluate solutions, each with its options, together; outcomes in the order given."""
+        refs = [self.submit(solution, **options) for solution, options in jobs]
+        found = [self.result(ref) for ref in refs]
+        return [
+            evaluation if evaluation is not None else self.evaluate(solution, **options)
+            for evaluation, (solution, options) in zip(found, jobs, strict=True)
+        ]
 
     def lost(self) -> Evaluation:
         """The evaluation of a program under which the evaluator's own process died twice."""

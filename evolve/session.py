@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -10,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import ray
 
 from evaluators import catalog
 from evaluators.schema import Definition, Solution
@@ -53,9 +50,7 @@ class Outcome:
 
 def plan(config: RunConfig) -> Plan:
     """Find operator, device, definition and seeds. UserError or CatalogError for what is absent."""
-    operator = catalog.load_operator(config.operator)
-    if config.definition is not None:
-        operator.definition(config.definition, config.device)
+    operator = _operator(config)
     cluster.start()
     device, count = cluster.pick_device(config.device)
     definition = operator.definition(config.definition, device)
@@ -67,13 +62,22 @@ def plan(config: RunConfig) -> Plan:
     return Plan(config, operator, definition, device, count, seeds)
 
 
+def _operator(config: RunConfig) -> catalog.Operator:
+    """The operator, its named definition looked up: wrong names need no cluster to be found out."""
+    operator = catalog.load_operator(config.operator)
+    if config.definition is not None:
+        operator.definition(config.definition, config.device)
+    return operator
+
+
 def run(config: RunConfig, results: Path, name: str | None, quiet: bool) -> Outcome:
     """Start a new run and take it to its end."""
+    _operator(config)
     results = cluster.results_dir(results)
+    if name and (results / name / FILE).exists():
+        raise UserError(f"{results / name} already holds a run; resume it or choose another name")
     found = plan(config)
     run_dir = results / (name or f"{found.definition.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if (run_dir / FILE).exists():
-        raise UserError(f"{run_dir} already holds a run; resume it or choose another name")
     with _pool(found) as pool:
         store = Store.create(run_dir, _meta(found, pool))
         return _drive(found, store, pool, quiet)
@@ -190,11 +194,14 @@ def close(
 
 @contextmanager
 def _interrupts(engine: Engine, display: Display) -> Iterator[None]:
-    """First Ctrl-C (or SIGTERM): finish what is in flight. Second: stop now."""
+    """First Ctrl-C (or SIGTERM): finish what is in flight. Second: stop now.
+
+    Every recorded evaluation is on disk already, so that stopping now is an exception like others.
+    """
 
     def handle(number: int, frame: Any) -> None:
         if engine.stopping:
-            _stop_now(engine.store)
+            raise KeyboardInterrupt
         engine.stop()
         display.say("stopping: finishing what is in flight (Ctrl-C again to stop now)")
 
@@ -204,12 +211,3 @@ def _interrupts(engine: Engine, display: Display) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _stop_now(store: Store) -> None:
-    """Leave at once: every recorded evaluation is on disk already; Ray ends with its driver."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        ray.shutdown()
-    finally:
-        os._exit(INTERRUPTED)

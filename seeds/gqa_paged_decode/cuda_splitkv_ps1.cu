@@ -1,11 +1,14 @@
 // Split-KV decode attention over a paged cache (page size 1), one launch.
 //
-// A work item is one chunk of one sequence; a block attends one KV head's query group over one item.
-// Items are laid end to end over the ragged batch, so that long sequences do not delay short ones.
-// Each warp streams its own 16-token tiles through its own cp.async ring: the main loop has no block
-// barrier. Scores are computed transposed (tokens x heads), so that the group of 4 query heads fills
-// the short side of mma.m16n8k16. The last block to finish a sequence's head merges its chunks.
+// The batch's tokens, laid end to end, are cut in equal shares; a group of blocks attends one KV head's
+// query group over one share, so ragged batches are balanced. A share is a run of segments, each of one
+// sequence. Each warp streams its own 16-token tiles through its own cp.async ring: the main loop has no
+// block barrier, and the next segment's first tiles are on their way while this one is merged. Scores
+// are computed transposed (tokens x heads), so that the group of 4 query heads fills the short side of
+// mma.m16n8k16. Blocks of a cluster merge through distributed shared memory; where a sequence spans
+// several shares, the last to arrive merges them through global memory.
 
+#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <tvm/ffi/container/tensor.h>
@@ -18,24 +21,26 @@
 
 namespace {
 
-constexpr int WARPS = 4;         // tune: 1 2 4 8
-constexpr int STAGES = 3;        // tune: 2 3 4 5 6
-constexpr int ITEMS_PER_SM = 2;  // tune: 1 2 3 4 6 8
-constexpr int MIN_CHUNK = 64;    // tune: 16 32 64 128 256 512
-constexpr int MAX_CHUNK = 4096;  // tune: 1024 2048 4096 8192 16384
-constexpr int MERGE_ROWS = 8;    // tune: 2 4 8 16
-#define L2_FETCH 128             // tune: 64 128 256
+constexpr int WARPS = 8;             // tune: 2 4 6 8 12
+constexpr int STAGES = 3;            // tune: 2 3 4 5 6
+constexpr int BLOCKS_PER_SM = 1;     // tune: 1 2 3 4 6
+constexpr int MIN_CHUNK = 128;       // tune: 32 64 128 256 512
+constexpr int MAX_CHUNK = 8192;      // tune: 1024 2048 4096 8192 16384 65536 1048576
+constexpr int MAX_CLUSTER = 8;       // tune: 1 2 4 8 16
+constexpr int MERGE_ROWS = 8;        // tune: 2 4 8 16
+constexpr bool HEADS_INNER = true;   // tune: true false
+#define L2_FETCH 128                 // tune: 64 128 256
+#define L2_POLICY evict_first        // tune: evict_first evict_normal evict_unchanged
 
 constexpr int HEADS = 32, KV_HEADS = 8, DIM = 128, PAGE_SIZE = 1;
 constexpr int GROUP = HEADS / KV_HEADS;
-constexpr int TILE = 16;                     // tokens a warp takes at a time
+constexpr int CELLS = GROUP * DIM;            // outputs of one KV head
+constexpr int TILE = 16;                      // tokens a warp takes at a time
 constexpr int THREADS = WARPS * 32;
-constexpr int ROW_BYTES = DIM * 2;           // one token's key (or value) of one head
+constexpr int ROW_BYTES = DIM * 2;            // one token's key (or value) of one head
 constexpr int TILE_BYTES = TILE * ROW_BYTES;
-constexpr int RING_BYTES = WARPS * STAGES * 2 * TILE_BYTES;
-constexpr int FINISH_BYTES = WARPS * GROUP * (DIM + 2) * 4;
-constexpr int SHARED_BYTES = RING_BYTES > FINISH_BYTES ? RING_BYTES : FINISH_BYTES;
-static_assert(SHARED_BYTES <= 227 * 1024, "the rings exceed a block's shared memory");
+constexpr int RING_BYTES = STAGES * 2 * TILE_BYTES;
+constexpr int SLICES = 16;                    // each has its own copy of the lse: see put()
 constexpr float LOG2E = 1.4426950408889634f;
 
 struct Problem {
@@ -43,60 +48,79 @@ struct Problem {
   const int *indptr, *indices, *last;
   __nv_bfloat16* out;
   float* lse;
-  float* part;      // [items, KV_HEADS, GROUP, DIM]: each chunk's own attention
-  float* part_lse;  // [items, KV_HEADS, GROUP]
-  int* arrived;     // [batch, KV_HEADS], zero between launches
-  int batch, pages, chunk;
-  float scale;  // to base-2 scores
+  float* part;      // [groups, 2, KV_HEADS, CELLS]: attention over a group's first and last segment
+  float* part_lse;  // [groups, 2, KV_HEADS, SLICES]
+  int* arrived;     // [batch, KV_HEADS, SLICES], zero between launches
+  int batch, pages;
+  int share, groups, cluster;  // tokens a group, groups a KV head, blocks a group
+  float scale;                 // to base-2 scores
 };
 
-struct Item {
-  int seq, first_page, first_item, items, length;
+// What the warps of a block leave for each other, and the blocks of a cluster for each other.
+struct Board {
+  float acc[WARPS][CELLS], top[WARPS][GROUP], total[WARPS][GROUP];
+  float mean[CELLS], lse[GROUP];
+  int arrived;
+};
+constexpr int SHARED_BYTES = WARPS * RING_BYTES + sizeof(Board);
+static_assert(SHARED_BYTES <= 227 * 1024, "the rings exceed a block's shared memory");
+
+// Tokens [start, end) of one sequence. `slots` counts the sequence's tokens up to the end of its last
+// page: shares are cut in slots, so that cutting needs no look at the last page's filling.
+struct Segment {
+  int seq, first_page, slots, start, end, length;
 };
 
-__device__ __forceinline__ int tokens_of(int pages, const int* last) {
-  if (PAGE_SIZE == 1) return pages;
-  return pages > 0 ? (pages - 1) * PAGE_SIZE + *last : 0;
+// Where a cut `at` slots behind the sequence's begin falls: on a tile's edge.
+__device__ __forceinline__ int cut(int at, int slots) {
+  return at >= slots ? slots : at <= 0 ? 0 : at / TILE * TILE;
 }
 
-// The sequence that owns work item `item`, by a prefix sum over the batch; seq = batch if none.
-__device__ __forceinline__ Item find_item(const Problem& p, int item) {
-  if (p.batch == 1) {  // the whole table is this sequence's: no need to read where it starts
-    int length = tokens_of(p.pages, p.last);
-    int items = max(1, (length + p.chunk - 1) / p.chunk);
-    return {item < items ? 0 : 1, 0, 0, items, length};
+// The group's first segment from sequence `seq` on; seq = batch if none. An empty sequence belongs to
+// the group where it would begin.
+__device__ __forceinline__ Segment segment_from(const Problem& p, int group, int seq) {
+  const int low = group * p.share, high = low + p.share;
+  for (; seq < p.batch; seq++) {
+    // A batch of one owns the whole table: no need to read where it starts.
+    int first = p.batch == 1 ? 0 : p.indptr[seq], next = p.batch == 1 ? p.pages : p.indptr[seq + 1];
+    int begin = first * PAGE_SIZE, slots = (next - first) * PAGE_SIZE;
+    if (begin >= high && group < p.groups - 1) break;
+    int start = cut(low - begin, slots), end = cut(high - begin, slots);
+    bool mine = slots > 0 ? start < end : min(begin / p.share, p.groups - 1) == group;
+    if (!mine) continue;
+    int length = PAGE_SIZE > 1 && slots > 0 ? slots - PAGE_SIZE + p.last[seq] : slots;
+    return {seq, first, slots, start, end, length};
   }
-  const int lane = threadIdx.x % 32;
-  int before = 0;
-  for (int base = 0; base < p.batch; base += 32) {
-    int b = base + lane, from = 0, length = 0, count = 0;
-    if (b < p.batch) {
-      from = p.indptr[b];
-      length = tokens_of(p.indptr[b + 1] - from, p.last + b);
-      count = max(1, (length + p.chunk - 1) / p.chunk);
-    }
-    int upto = count;
-    for (int d = 1; d < 32; d *= 2) {
-      int other = __shfl_up_sync(~0u, upto, d);
-      if (lane >= d) upto += other;
-    }
-    unsigned owners = __ballot_sync(~0u, before + upto > item);
-    if (owners) {
-      int at = __ffs(owners) - 1;
-      return {base + at, __shfl_sync(~0u, from, at), before + __shfl_sync(~0u, upto - count, at),
-              __shfl_sync(~0u, count, at), __shfl_sync(~0u, length, at)};
-    }
-    before += __shfl_sync(~0u, upto, 31);
+  return {p.batch, 0, 0, 0, 0, 0};
+}
+
+// Number of sequences that end before the group begins.
+__device__ __forceinline__ int first_sequence(const Problem& p, int group) {
+  if (p.batch == 1) return 0;
+  const int lane = threadIdx.x % 32, low = group * p.share;
+  int ended = 0;
+  for (int base = 0; base == ended && base < p.batch; base += 64) {
+    int b = base + lane;
+    bool near = b < p.batch && p.indptr[b + 1] * PAGE_SIZE < low;
+    bool far = b + 32 < p.batch && p.indptr[b + 33] * PAGE_SIZE < low;
+    ended += __popc(__ballot_sync(~0u, near)) + __popc(__ballot_sync(~0u, far));
   }
-  return {p.batch, 0, 0, 0, 0};
+  return ended;
 }
 
 #define STRING_(x) #x
 #define STRING(x) STRING_(x)
 
-__device__ __forceinline__ void copy16(uint32_t to, const void* from) {
-  asm volatile("cp.async.cg.shared.global.L2::" STRING(L2_FETCH) "B [%0], [%1], 16;" ::"r"(to),
-               "l"(from));
+// Keys and values are read once: their lines should be the first to leave the cache.
+__device__ __forceinline__ uint64_t cache_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::" STRING(L2_POLICY) ".b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+__device__ __forceinline__ void copy16(uint32_t to, const void* from, uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::" STRING(L2_FETCH)
+               "B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "l"(policy));
 }
 
 __device__ __forceinline__ void load_matrices(uint32_t (&a)[4], uint32_t from) {
@@ -171,116 +195,177 @@ __device__ __forceinline__ void attend_tile(Softmax& s, const uint32_t (&q)[DIM 
   }
 }
 
-// One warp's pass over its tiles of tokens [start, end) of a sequence.
-__device__ __forceinline__ void stream(Softmax& s, const Problem& p, const Item& it, int head,
-                                       int start, int end, uint32_t ring) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int* table = p.indices + it.first_page;
-  auto row_of = [&](int tile) {  // row in the cache of the tile's token lane % 16
-    int token = min(start + tile * TILE + lane % 16, end - 1);
-    return token < 0 ? 0 : table[token / PAGE_SIZE] * PAGE_SIZE + token % PAGE_SIZE;
-  };
-  auto fetch = [&](int slot, int rows) {
+// One warp's share of a segment: every `step`-th tile from `first` on.
+struct Stream {
+  uint32_t ring, q[DIM / 16][2];
+  uint64_t policy;
+  int head, first, step, rows;  // rows: of the tile that is fetched next
+
+  // Row in the cache of token lane % 16 of a tile; tokens past the end repeat the last one.
+  __device__ __forceinline__ int row_of(const Problem& p, const Segment& seg, int tile) const {
+    int token = seg.start + tile * TILE + threadIdx.x % 16;
+    if (seg.slots == 0) return 0;
+    int page = p.indices[seg.first_page + min(token, seg.slots - 1) / PAGE_SIZE];
+    return page * PAGE_SIZE + min(token, seg.length - 1) % PAGE_SIZE;
+  }
+
+  __device__ __forceinline__ void fetch(const Problem& p, int slot, int tile_rows) const {
+    const int lane = threadIdx.x % 32;
     const uint32_t keys = ring + slot * 2 * TILE_BYTES;
 #pragma unroll
     for (int i = 0; i < TILE / 2; i++) {
       int row = i * 2 + lane / 16, piece = lane % 16;
-      int64_t from = (int64_t)__shfl_sync(~0u, rows, row) * (KV_HEADS * DIM);
+      int64_t from = (int64_t)__shfl_sync(~0u, tile_rows, row) * (KV_HEADS * DIM);
       from += head * DIM + piece * 8;
-      copy16(at(keys, row, piece), p.k + from);
-      copy16(at(keys + TILE_BYTES, row, piece), p.v + from);
+      copy16(at(keys, row, piece), p.k + from, policy);
+      copy16(at(keys + TILE_BYTES, row, piece), p.v + from, policy);
     }
-  };
-  const int tiles = end > start ? (end - start + TILE - 1) / TILE : 0;
-  int rows[STAGES - 1];
+  }
+
+  // Starts on a segment: its first tiles are fetched, its queries loaded.
+  __device__ __forceinline__ void begin(const Problem& p, const Segment& seg) {
+    const int tiles = (seg.end - seg.start + TILE - 1) / TILE;
+    const int lane = threadIdx.x % 32, query = (seg.seq * KV_HEADS + head) * GROUP + lane / 4;
+    int ready[STAGES - 1];
 #pragma unroll
-  for (int i = 0; i < STAGES - 1; i++) rows[i] = row_of(warp + i * WARPS);
-  int next_rows = row_of(warp + (STAGES - 1) * WARPS);
-  uint32_t q[DIM / 16][2];
-  const int query = (it.seq * KV_HEADS + head) * GROUP + lane / 4;
+    for (int i = 0; i < STAGES - 1; i++) ready[i] = row_of(p, seg, first + i * step);
+    rows = row_of(p, seg, first + (STAGES - 1) * step);
 #pragma unroll
-  for (int i = 0; i < DIM / 16; i++)
-    for (int j = 0; j < 2; j++) {
-      int d = i * 16 + j * 8 + lane % 4 * 2;
-      q[i][j] = lane / 4 < GROUP ? *reinterpret_cast<const uint32_t*>(p.q + query * DIM + d) : 0u;
+    for (int i = 0; i < DIM / 16; i++)
+      for (int j = 0; j < 2; j++) {
+        int d = i * 16 + j * 8 + lane % 4 * 2;
+        q[i][j] = lane / 4 < GROUP ? *reinterpret_cast<const uint32_t*>(p.q + query * DIM + d) : 0u;
+      }
+    __syncwarp();  // the ring is free
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++) {
+      if (first + i * step < tiles) fetch(p, i, ready[i]);
+      asm volatile("cp.async.commit_group;");
     }
-#pragma unroll
-  for (int i = 0; i < STAGES - 1; i++) {
-    if (warp + i * WARPS < tiles) fetch(i, rows[i]);
-    asm volatile("cp.async.commit_group;");
   }
-  int slot = 0;
-  for (int tile = warp; tile < tiles; tile += WARPS) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
-    __syncwarp();
-    int ahead = tile + (STAGES - 1) * WARPS;
-    if (ahead < tiles) fetch((slot + STAGES - 1) % STAGES, next_rows);
-    asm volatile("cp.async.commit_group;");
-    next_rows = row_of(ahead + WARPS);
-    uint32_t keys = ring + slot * 2 * TILE_BYTES;
-    attend_tile(s, q, keys, keys + TILE_BYTES, end - start - tile * TILE, p.scale);
-    slot = (slot + 1) % STAGES;
+
+  __device__ __forceinline__ void run(const Problem& p, const Segment& seg, Softmax& s) {
+    const int tiles = (seg.end - seg.start + TILE - 1) / TILE;
+    int slot = 0;
+    for (int tile = first; tile < tiles; tile += step) {
+      asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
+      __syncwarp();
+      int ahead = tile + (STAGES - 1) * step;
+      if (ahead < tiles) fetch(p, (slot + STAGES - 1) % STAGES, rows);
+      asm volatile("cp.async.commit_group;");
+      rows = row_of(p, seg, ahead + step);
+      uint32_t keys = ring + slot * 2 * TILE_BYTES;
+      int valid = min(seg.end, seg.length) - seg.start - tile * TILE;
+      attend_tile(s, q, keys, keys + TILE_BYTES, valid, p.scale);
+      slot = (slot + 1) % STAGES;
+    }
   }
-  asm volatile("cp.async.wait_all;");
+};
+
+// Hands a segment's result for cell i on: to the output, or to `part` where the sequence has more
+// shares. Blocks of a cluster own whole slices, and read no other slice's lse when they merge shares.
+__device__ __forceinline__ void put(const Problem& p, const Segment& seg, int group, int head, int i,
+                                    float mean, float lse) {
+  if (seg.end - seg.start == seg.slots) {
+    const int64_t unit = seg.seq * KV_HEADS + head;
+    p.out[unit * CELLS + i] = __float2bfloat16(mean);
+    if (i % DIM == 0) p.lse[unit * GROUP + i / DIM] = lse;
+  } else {
+    const int64_t unit = (group * 2 + (seg.start == 0)) * KV_HEADS + head;
+    p.part[unit * CELLS + i] = mean;
+    if (i % (CELLS / SLICES) == 0) p.part_lse[unit * SLICES + i / (CELLS / SLICES)] = lse;
+  }
 }
 
-// Merges the warps; writes the result, or this chunk's part of it when the sequence has several.
-__device__ __forceinline__ void finish(Softmax& s, const Problem& p, const Item& it, int item,
-                                       int head, float* shared) {
+// Merges the warps of a block, then the blocks of a cluster: block `rank` its part of the cells.
+__device__ __forceinline__ void finish(Softmax& s, const Problem& p, const Segment& seg, int group,
+                                       int head, int rank, Board& board) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  float* accs = shared;                         // [WARPS, GROUP, DIM]
-  float* tops = accs + WARPS * GROUP * DIM;     // [WARPS, GROUP]
-  float* totals = tops + WARPS * GROUP;         // [WARPS, GROUP]
-  __syncthreads();                              // the rings are free
+  __syncthreads();  // nobody reads the board any more
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     for (int d = 4; d < 32; d *= 2) s.total[h] += __shfl_xor_sync(~0u, s.total[h], d);
-    int row = warp * GROUP + lane % 4 * 2 + h;
-    if (lane % 4 * 2 + h < GROUP) {
+    int g = lane % 4 * 2 + h;
+    if (g < GROUP) {
 #pragma unroll
       for (int i = 0; i < DIM / 16; i++) {
-        accs[row * DIM + i * 16 + lane / 4] = s.acc[i][h];
-        accs[row * DIM + i * 16 + lane / 4 + 8] = s.acc[i][h + 2];
+        board.acc[warp][g * DIM + i * 16 + lane / 4] = s.acc[i][h];
+        board.acc[warp][g * DIM + i * 16 + lane / 4 + 8] = s.acc[i][h + 2];
       }
-      if (lane < 4) tops[row] = s.top[h], totals[row] = s.total[h];
+      if (lane < 4) board.top[warp][g] = s.top[h], board.total[warp][g] = s.total[h];
     }
   }
   __syncthreads();
-  const int unit = (it.items == 1 ? it.seq : item) * KV_HEADS + head;
-  for (int i = threadIdx.x; i < GROUP * DIM; i += THREADS) {
-    int g = i / DIM;
+  for (int i = threadIdx.x; i < CELLS; i += THREADS) {
+    const int g = i / DIM;
     float top = -INFINITY, total = 0.f, acc = 0.f;
-    for (int w = 0; w < WARPS; w++) top = fmaxf(top, tops[w * GROUP + g]);
+    for (int w = 0; w < WARPS; w++) top = fmaxf(top, board.top[w][g]);
     for (int w = 0; w < WARPS && top > -INFINITY; w++) {
-      float weight = exp2f(tops[w * GROUP + g] - top);
-      total += weight * totals[w * GROUP + g];
-      acc += weight * accs[w * GROUP * DIM + i];
+      float weight = exp2f(board.top[w][g] - top);
+      total += weight * board.total[w][g];
+      acc += weight * board.acc[w][i];
     }
     float mean = total > 0.f ? acc / total : 0.f, lse = top + log2f(total);
-    if (it.items == 1) {
-      p.out[unit * GROUP * DIM + i] = __float2bfloat16(mean);
-      if (i % DIM == 0) p.lse[unit * GROUP + g] = lse;
+    if (p.cluster == 1) {
+      put(p, seg, group, head, i, mean, lse);
     } else {
-      p.part[(int64_t)unit * GROUP * DIM + i] = mean;
-      if (i % DIM == 0) p.part_lse[unit * GROUP + g] = lse;
+      board.mean[i] = mean;
+      if (i % DIM == 0) board.lse[g] = lse;
     }
   }
+  if (p.cluster == 1) return;
+  auto cluster = cooperative_groups::this_cluster();
+  cluster.sync();
+  const int cells = CELLS / p.cluster;
+  for (int i = rank * cells + threadIdx.x; i < (rank + 1) * cells; i += THREADS) {
+    float top = -INFINITY, total = 0.f, acc = 0.f, lse[MAX_CLUSTER], mean[MAX_CLUSTER];
+#pragma unroll
+    for (int c = 0; c < MAX_CLUSTER; c++) {
+      const Board* other = cluster.map_shared_rank(&board, min(c, p.cluster - 1));
+      lse[c] = c < p.cluster ? other->lse[i / DIM] : -INFINITY;
+      mean[c] = other->mean[i];
+      top = fmaxf(top, lse[c]);
+    }
+#pragma unroll
+    for (int c = 0; c < MAX_CLUSTER; c++) {
+      float weight = top > -INFINITY ? exp2f(lse[c] - top) : 0.f;
+      total += weight;
+      acc += weight * mean[c];
+    }
+    put(p, seg, group, head, i, total > 0.f ? acc / total : 0.f, top + log2f(total));
+  }
+  cluster.sync();  // all have read; then the board may change, or the block end
 }
 
-// Weighted mean of a sequence's chunks for one KV head; four channels a thread.
-__device__ __forceinline__ void merge(const Problem& p, const Item& it, int head) {
-  for (int c = threadIdx.x; c < GROUP * DIM / 4; c += THREADS) {
-    const int g = c * 4 / DIM;
+// If this block is the last of a divided sequence to arrive: the weighted mean of the sequence's
+// shares, for the block's part of the cells; four a thread.
+__device__ __forceinline__ void merge(const Problem& p, const Segment& seg, int head, int rank,
+                                      Board& board) {
+  const int begin = seg.first_page * PAGE_SIZE;
+  const int from = (begin + min(TILE, seg.slots) - 1) / p.share;  // the groups that took part
+  const int count = (begin + seg.slots - 1) / p.share - from + 1;
+  __threadfence();  // this share's part is written before its arrival
+  __syncthreads();
+  int* counter = p.arrived + (seg.seq * KV_HEADS + head) * SLICES + rank;
+  if (threadIdx.x == 0) board.arrived = atomicAdd(counter, 1);
+  __syncthreads();
+  if (board.arrived != count - 1) return;
+  __threadfence();
+  if (threadIdx.x == 0) *counter = 0;  // ready for the next launch
+  const int quads = CELLS / 4 / p.cluster;
+  for (int c = rank * quads + threadIdx.x; c < (rank + 1) * quads; c += THREADS) {
     float top = -INFINITY, total = 0.f;
     float4 acc = {0.f, 0.f, 0.f, 0.f};
-    for (int i = 0; i < it.items; i += MERGE_ROWS) {
+    for (int i = 0; i < count; i += MERGE_ROWS) {
       float lse[MERGE_ROWS], new_top = top;
       float4 part[MERGE_ROWS];
 #pragma unroll
       for (int j = 0; j < MERGE_ROWS; j++) {
-        int64_t unit = (int64_t)(it.first_item + min(i + j, it.items - 1)) * KV_HEADS + head;
-        part[j] = __ldcg(reinterpret_cast<const float4*>(p.part + unit * GROUP * DIM) + c);
-        lse[j] = i + j < it.items ? __ldcg(p.part_lse + unit * GROUP + g) : -INFINITY;
+        int k = min(i + j, count - 1);
+        int64_t unit = ((from + k) * 2 + (k == 0)) * KV_HEADS + head;
+        part[j] = __ldcg(reinterpret_cast<const float4*>(p.part + unit * CELLS) + c);
+        lse[j] = __ldcg(p.part_lse + unit * SLICES + c * 4 / (CELLS / SLICES));
+        if (i + j >= count) lse[j] = -INFINITY;
       }
 #pragma unroll
       for (int j = 0; j < MERGE_ROWS; j++) new_top = fmaxf(new_top, lse[j]);
@@ -295,36 +380,38 @@ __device__ __forceinline__ void merge(const Problem& p, const Item& it, int head
       }
       top = new_top;
     }
-    const int unit = it.seq * KV_HEADS + head;
-    auto* out = reinterpret_cast<__nv_bfloat162*>(p.out + unit * GROUP * DIM) + c * 2;
+    const int64_t unit = seg.seq * KV_HEADS + head;
+    auto* out = reinterpret_cast<__nv_bfloat162*>(p.out + unit * CELLS) + c * 2;
     out[0] = __floats2bfloat162_rn(acc.x / total, acc.y / total);
     out[1] = __floats2bfloat162_rn(acc.z / total, acc.w / total);
-    if (c * 4 % DIM == 0) p.lse[unit * GROUP + g] = top + log2f(total);
+    if (c * 4 % DIM == 0) p.lse[unit * GROUP + c * 4 / DIM] = top + log2f(total);
   }
 }
 
 __global__ void __launch_bounds__(THREADS) attend(const Problem p) {
   extern __shared__ __align__(128) unsigned char shared[];
-  __shared__ int arrived;
-  const int head = blockIdx.x % KV_HEADS, item = blockIdx.x / KV_HEADS;
-  const Item it = find_item(p, item);
-  if (it.seq >= p.batch) return;
-  const int start = (item - it.first_item) * p.chunk, end = min(start + p.chunk, it.length);
-  const uint32_t ring = static_cast<uint32_t>(__cvta_generic_to_shared(shared)) +
-                        threadIdx.x / 32 * STAGES * 2 * TILE_BYTES;
-  Softmax s{{-INFINITY, -INFINITY}, {0.f, 0.f}, {}};
-  stream(s, p, it, head, start, end, ring);
-  finish(s, p, it, item, head, reinterpret_cast<float*>(shared));
-  if (it.items == 1) return;
-  __threadfence();  // this chunk's part is written before its arrival
-  __syncthreads();
-  int* counter = p.arrived + it.seq * KV_HEADS + head;
-  if (threadIdx.x == 0) arrived = atomicAdd(counter, 1);
-  __syncthreads();
-  if (arrived != it.items - 1) return;
-  __threadfence();
-  if (threadIdx.x == 0) *counter = 0;  // ready for the next launch
-  merge(p, it, head);
+  Board& board = *reinterpret_cast<Board*>(shared + WARPS * RING_BYTES);
+  const int rank = blockIdx.x % p.cluster, unit = blockIdx.x / p.cluster;
+  const int head = HEADS_INNER ? unit % KV_HEADS : unit / p.groups;
+  const int group = HEADS_INNER ? unit / KV_HEADS : unit % p.groups;
+  const int warp = threadIdx.x / 32;
+  Stream stream;
+  stream.ring = static_cast<uint32_t>(__cvta_generic_to_shared(shared)) + warp * RING_BYTES;
+  stream.policy = cache_policy();
+  stream.head = head;
+  stream.first = rank * WARPS + warp;
+  stream.step = p.cluster * WARPS;
+  Segment seg = segment_from(p, group, first_sequence(p, group));
+  if (seg.seq < p.batch) stream.begin(p, seg);
+  while (seg.seq < p.batch) {
+    Segment next = segment_from(p, group, seg.seq + 1);
+    Softmax s{{-INFINITY, -INFINITY}, {0.f, 0.f}, {}};
+    stream.run(p, seg, s);
+    if (next.seq < p.batch) stream.begin(p, next);
+    finish(s, p, seg, group, head, rank, board);
+    if (seg.end - seg.start < seg.slots) merge(p, seg, head, rank, board);
+    seg = next;
+  }
 }
 
 void check(cudaError_t error) {
@@ -336,36 +423,58 @@ struct Scratch {
   float* part = nullptr;
   float* part_lse = nullptr;
   int* arrived = nullptr;
-  int items = 0, batch = 0, multiprocessors = 0;
+  int groups = 0, batch = 0, multiprocessors = 0;
 
-  void reserve(int wanted_items, int wanted_batch, int device) {
-    if (multiprocessors == 0) {
-      check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-      constexpr auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
-      check(cudaFuncSetAttribute(attend, limit, SHARED_BYTES));
+  void prepare(int device) {
+    if (multiprocessors > 0) return;
+    check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    constexpr auto limit = cudaFuncAttributeMaxDynamicSharedMemorySize;
+    check(cudaFuncSetAttribute(attend, limit, SHARED_BYTES));
+    if (MAX_CLUSTER > 8) {
+      check(cudaFuncSetAttribute(attend, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
     }
-    if (wanted_items > items) {
-      items = std::max(wanted_items, 512);
-      check(cudaMalloc(&part, sizeof(float) * items * HEADS * DIM));
-      check(cudaMalloc(&part_lse, sizeof(float) * items * HEADS));
+  }
+
+  void reserve(int wanted_groups, int wanted_batch) {
+    if (wanted_groups > groups) {
+      groups = std::max(wanted_groups, 512);
+      check(cudaMalloc(&part, sizeof(float) * groups * 2 * KV_HEADS * CELLS));
+      check(cudaMalloc(&part_lse, sizeof(float) * groups * 2 * KV_HEADS * SLICES));
     }
     if (wanted_batch > batch) {
       batch = std::max(wanted_batch, 512);
-      check(cudaMalloc(&arrived, sizeof(int) * batch * KV_HEADS));
-      check(cudaMemset(arrived, 0, sizeof(int) * batch * KV_HEADS));
+      check(cudaMalloc(&arrived, sizeof(int) * batch * KV_HEADS * SLICES));
+      check(cudaMemset(arrived, 0, sizeof(int) * batch * KV_HEADS * SLICES));
     }
   }
 };
 
 Scratch scratches[16];
 
-// Tokens per work item: enough items to fill the device, in equal parts of a mean sequence.
-int chunk_tokens(int64_t batch, int64_t tokens, int multiprocessors) {
-  int64_t mean = std::max<int64_t>(1, tokens / batch);
-  int64_t wanted = int64_t(multiprocessors) * ITEMS_PER_SM / (KV_HEADS * batch);
-  int64_t least = (mean + MAX_CHUNK - 1) / MAX_CHUNK;
-  int64_t splits = std::max({int64_t(1), std::min(wanted, mean / MIN_CHUNK), least});
-  return int((mean + splits * TILE - 1) / (splits * TILE) * TILE);
+struct Plan {
+  int share, groups, cluster;
+};
+
+// Equal shares that fill the device in one wave, or in several where a block's share would exceed
+// MAX_CHUNK tokens. Blocks that the batch does not occupy join others' sequences as clusters.
+Plan plan(int64_t batch, int64_t tokens, int multiprocessors) {
+  const int64_t room = std::max(1, multiprocessors * BLOCKS_PER_SM / KV_HEADS);
+  const int64_t blocks = std::min(room, std::max(batch, tokens / MIN_CHUNK));
+  int64_t cluster = 1;
+  while (cluster * 2 <= MAX_CLUSTER && cluster * 2 * batch <= blocks) cluster *= 2;
+  int64_t groups = blocks / cluster;
+  groups *= std::max<int64_t>(1, (tokens + blocks * MAX_CHUNK - 1) / (blocks * MAX_CHUNK));
+  // Equal sequences stay whole where that costs little.
+  for (int64_t g = groups; g * 16 >= groups * 15; g--) {
+    if (g % batch == 0 || batch % g == 0) {
+      groups = g;
+      break;
+    }
+  }
+  int64_t pages = (tokens + groups * PAGE_SIZE - 1) / (groups * PAGE_SIZE);
+  int64_t share = std::max<int64_t>(TILE, pages * PAGE_SIZE);
+  groups = std::max<int64_t>(1, (tokens + share - 1) / share);
+  return {int(share), int(groups), int(cluster)};
 }
 
 using tvm::ffi::TensorView;
@@ -374,12 +483,11 @@ void Run(TensorView q, TensorView k_cache, TensorView v_cache, TensorView kv_ind
          TensorView kv_indices, double sm_scale, TensorView output, TensorView lse) {
   const int device = q.device().device_id;
   const int64_t batch = q.size(0), pages = kv_indices.size(0);
+  if (batch == 0) return;
   Scratch& scratch = scratches[device];
-  scratch.reserve(1, int(batch), device);
-  const int chunk = chunk_tokens(batch, pages * PAGE_SIZE, scratch.multiprocessors);
-  // At most this many items: the host does not know the lengths.
-  const int items = int(pages * PAGE_SIZE / chunk + batch);
-  scratch.reserve(items, int(batch), device);
+  scratch.prepare(device);
+  const Plan cuts = plan(batch, pages * PAGE_SIZE, scratch.multiprocessors);
+  scratch.reserve(cuts.groups, int(batch));
   Problem p;
   p.q = static_cast<const __nv_bfloat16*>(q.data_ptr());
   p.k = static_cast<const __nv_bfloat16*>(k_cache.data_ptr());
@@ -394,11 +502,22 @@ void Run(TensorView q, TensorView k_cache, TensorView v_cache, TensorView kv_ind
   p.arrived = scratch.arrived;
   p.batch = int(batch);
   p.pages = int(pages);
-  p.chunk = chunk;
+  p.share = cuts.share;
+  p.groups = cuts.groups;
+  p.cluster = cuts.cluster;
   p.scale = float(sm_scale) * LOG2E;
-  auto stream = static_cast<cudaStream_t>(TVMFFIEnvGetStream(kDLCUDA, device));
-  attend<<<items * KV_HEADS, THREADS, SHARED_BYTES, stream>>>(p);
-  check(cudaGetLastError());
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = cuts.cluster;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t launch = {};
+  launch.gridDim = dim3(cuts.groups * KV_HEADS * cuts.cluster);
+  launch.blockDim = dim3(THREADS);
+  launch.dynamicSmemBytes = SHARED_BYTES;
+  launch.stream = static_cast<cudaStream_t>(TVMFFIEnvGetStream(kDLCUDA, device));
+  launch.attrs = &attribute;
+  launch.numAttrs = cuts.cluster > 1;
+  check(cudaLaunchKernelEx(&launch, attend, p));
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 """bf16 linear + bias + tanh-GELU for any number of tokens: each regime has its own tiles.
 
 - up to FEW_TOKENS: reading the weight is the job; split-K, operands swapped;
-- up to MIDDLE_TOKENS: the output has fewer tiles than the GPU has SMs; split-K with larger tiles;
+- up to MIDDLE_TOKENS, then up to LARGE_TOKENS: the output has fewer tiles than the GPU has SMs, so
+  K is split until all are busy, small tiles first, then large ones;
 - above: one output tile per block, or persistent blocks.
 
 Split-K blocks leave float32 partial sums in a workspace; the one that arrives last at a tile adds
@@ -16,24 +17,35 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-FEW_TOKENS = 64  # tune: 32 64 128
+FEW_TOKENS = 64  # tune: 16 32 64 128
 BLOCK_M_FEW = 64  # tune: 16 32 64
-BLOCK_N_FEW = 128  # tune: 64 128
+BLOCK_N_FEW = 64  # tune: 32 64 128
 BLOCK_K_FEW = 128  # tune: 64 128 256
-SPLIT_K_FEW = 8  # tune: 2 4 7 8 14 16
+SPLIT_K_FEW = 4  # tune: 2 4 7 8 14 16
 CTAS_PER_SM_FEW = 1  # tune: 1 2 3
 USE_TMA_FEW = 0  # tune: 0 1
-NUM_STAGES_FEW = 4  # tune: 2 3 4 5 6
+NUM_STAGES_FEW = 6  # tune: 2 3 4 5 6 8
 NUM_WARPS_FEW = 4  # tune: 4 8
 
-MIDDLE_TOKENS = 768  # tune: 256 512 768 1024
-BLOCK_M_MIDDLE = 128  # tune: 64 128
+MIDDLE_TOKENS = 256  # tune: 128 192 256 384 512
+BLOCK_M_MIDDLE = 64  # tune: 64 128
 BLOCK_N_MIDDLE = 128  # tune: 64 128 256
-BLOCK_K_MIDDLE = 64  # tune: 64 128
-SPLIT_K_MIDDLE = 8  # tune: 1 2 4 8
-USE_TMA_MIDDLE = 1  # tune: 0 1
+BLOCK_K_MIDDLE = 128  # tune: 64 128
+SPLIT_K_MIDDLE = 8  # tune: 1 2 4 8 16
+CTAS_PER_SM_MIDDLE = 1  # tune: 1 2
+SWAP_AB_MIDDLE = 1  # tune: 0 1
+USE_TMA_MIDDLE = 0  # tune: 0 1
 NUM_STAGES_MIDDLE = 4  # tune: 2 3 4 5 6
-NUM_WARPS_MIDDLE = 8  # tune: 4 8
+NUM_WARPS_MIDDLE = 4  # tune: 4 8
+
+LARGE_TOKENS = 1024  # tune: 512 768 1024 1280 1536
+BLOCK_M_LARGE = 128  # tune: 64 128
+BLOCK_N_LARGE = 256  # tune: 64 128 256
+BLOCK_K_LARGE = 64  # tune: 64 128
+SPLIT_K_LARGE = 4  # tune: 1 2 4 8
+USE_TMA_LARGE = 1  # tune: 0 1
+NUM_STAGES_LARGE = 4  # tune: 2 3 4 5 6
+NUM_WARPS_LARGE = 8  # tune: 4 8
 
 BLOCK_M = 128  # tune: 64 128 256
 BLOCK_N = 256  # tune: 128 256
@@ -185,6 +197,11 @@ def workspace(device, tiles, floats):
     return counters, torch.empty(floats, dtype=torch.float32, device=device)
 
 
+def stages_that_fit(stages, block_m, block_n, block_k):
+    """As many of the wanted stages as shared memory holds (227 KB a block, one kept for barriers)."""
+    return max(1, min(stages, 226 * 1024 // ((block_m + block_n) * block_k * 2)))
+
+
 def run_splitk(
     x, weight, bias, output, *, block_m, block_n, block_k, split_k, ctas, swap, tma, stages, warps
 ):
@@ -219,9 +236,9 @@ def run_splitk(
         SWAP_AB=swap,
         USE_TMA=tma,
         GROUP_M=4,
-        WEIGHT_EVICTION="evict_first",
+        WEIGHT_EVICTION="evict_first" if m <= block_m else "",
         num_warps=warps,
-        num_stages=stages,
+        num_stages=stages_that_fit(stages, block_m, block_n, block_k),
     )
 
 
@@ -250,42 +267,52 @@ def run_tiled(x, weight, bias, output):
         PERSISTENT=PERSISTENT,
         WARP_SPECIALIZE=specialize,
         num_warps=4 if specialize else NUM_WARPS,
-        num_stages=NUM_STAGES,
+        num_stages=stages_that_fit(NUM_STAGES, BLOCK_M, BLOCK_N, BLOCK_K),
     )
 
 
+FEW = {
+    "block_m": BLOCK_M_FEW,
+    "block_n": BLOCK_N_FEW,
+    "block_k": BLOCK_K_FEW,
+    "split_k": SPLIT_K_FEW,
+    "ctas": CTAS_PER_SM_FEW,
+    "swap": 1,
+    "tma": USE_TMA_FEW,
+    "stages": NUM_STAGES_FEW,
+    "warps": NUM_WARPS_FEW,
+}
+MIDDLE = {
+    "block_m": BLOCK_M_MIDDLE,
+    "block_n": BLOCK_N_MIDDLE,
+    "block_k": BLOCK_K_MIDDLE,
+    "split_k": SPLIT_K_MIDDLE,
+    "ctas": CTAS_PER_SM_MIDDLE,
+    "swap": SWAP_AB_MIDDLE,
+    "tma": USE_TMA_MIDDLE,
+    "stages": NUM_STAGES_MIDDLE,
+    "warps": NUM_WARPS_MIDDLE,
+}
+LARGE = {
+    "block_m": BLOCK_M_LARGE,
+    "block_n": BLOCK_N_LARGE,
+    "block_k": BLOCK_K_LARGE,
+    "split_k": SPLIT_K_LARGE,
+    "ctas": 1,
+    "swap": 0,
+    "tma": USE_TMA_LARGE,
+    "stages": NUM_STAGES_LARGE,
+    "warps": NUM_WARPS_LARGE,
+}
+
+
 def run(x, weight, bias, output):
-    if x.shape[0] <= FEW_TOKENS:
-        run_splitk(
-            x,
-            weight,
-            bias,
-            output,
-            block_m=BLOCK_M_FEW,
-            block_n=BLOCK_N_FEW,
-            block_k=BLOCK_K_FEW,
-            split_k=SPLIT_K_FEW,
-            ctas=CTAS_PER_SM_FEW,
-            swap=True,
-            tma=USE_TMA_FEW,
-            stages=NUM_STAGES_FEW,
-            warps=NUM_WARPS_FEW,
-        )
-    elif x.shape[0] <= MIDDLE_TOKENS:
-        run_splitk(
-            x,
-            weight,
-            bias,
-            output,
-            block_m=BLOCK_M_MIDDLE,
-            block_n=BLOCK_N_MIDDLE,
-            block_k=BLOCK_K_MIDDLE,
-            split_k=SPLIT_K_MIDDLE,
-            ctas=1,
-            swap=False,
-            tma=USE_TMA_MIDDLE,
-            stages=NUM_STAGES_MIDDLE,
-            warps=NUM_WARPS_MIDDLE,
-        )
+    tokens = x.shape[0]
+    if tokens <= FEW_TOKENS:
+        run_splitk(x, weight, bias, output, **FEW)
+    elif tokens <= MIDDLE_TOKENS:
+        run_splitk(x, weight, bias, output, **MIDDLE)
+    elif tokens <= LARGE_TOKENS:
+        run_splitk(x, weight, bias, output, **LARGE)
     else:
         run_tiled(x, weight, bias, output)

@@ -14,13 +14,13 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 BLOCK_M = 64  # tune: 16 32 64 128
-BLOCK_N = 128  # tune: 32 64 128 256
+BLOCK_N = 64  # tune: 32 64 128 256
 BLOCK_K = 128  # tune: 64 128 256 512
-SPLIT_K = 8  # tune: 1 2 4 7 8 14 16 28
+SPLIT_K = 4  # tune: 1 2 4 7 8 14 16 28
 CTAS_PER_SM = 1  # tune: 1 2 3 4
 SWAP_AB = 1  # tune: 0 1
 USE_TMA = 0  # tune: 0 1
-NUM_STAGES = 4  # tune: 2 3 4 5 6 8
+NUM_STAGES = 6  # tune: 2 3 4 5 6 8
 NUM_WARPS = 4  # tune: 2 4 8
 GROUP_M = 4  # tune: 1 2 4 8
 WEIGHT_EVICTION = "evict_first"  # tune: "" "evict_first" "evict_last"
@@ -127,6 +127,11 @@ def workspace(device, tiles, floats):
     return counters, torch.empty(floats, dtype=torch.float32, device=device)
 
 
+def stages_that_fit(stages, block_m, block_n, block_k):
+    """As many of the wanted stages as shared memory holds (227 KB a block, one kept for barriers)."""
+    return max(1, min(stages, 226 * 1024 // ((block_m + block_n) * block_k * 2)))
+
+
 def run(x, weight, bias, output):
     m, k = x.shape
     n = weight.shape[0]
@@ -161,5 +166,5 @@ def run(x, weight, bias, output):
         GROUP_M=GROUP_M,
         WEIGHT_EVICTION=WEIGHT_EVICTION,
         num_warps=NUM_WARPS,
-        num_stages=NUM_STAGES,
+        num_stages=stages_that_fit(NUM_STAGES, block_m, BLOCK_N, BLOCK_K),
     )

@@ -86,6 +86,11 @@ def sm_count(device):
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
+def stages_that_fit(stages, block_m, block_n, block_k):
+    """As many of the wanted stages as shared memory holds (227 KB a block, one kept for barriers)."""
+    return max(1, min(stages, 226 * 1024 // ((block_m + block_n) * block_k * 2)))
+
+
 def run(x, weight, bias, output):
     m, k = x.shape
     n = weight.shape[0]
@@ -111,5 +116,5 @@ def run(x, weight, bias, output):
         PERSISTENT=PERSISTENT,
         WARP_SPECIALIZE=specialize,
         num_warps=4 if specialize else NUM_WARPS,
-        num_stages=NUM_STAGES,
+        num_stages=stages_that_fit(NUM_STAGES, BLOCK_M, BLOCK_N, BLOCK_K),
     )

@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 import torch
 
-from evaluators import tunables
-from evaluators.schema import Definition
+from evaluators import catalog, tunables
+from evaluators.builders import cuda
+from evaluators.builders.base import BuildError
+from evaluators.schema import Definition, Language
 
 ROOT = Path(__file__).parents[2]
 OPERATOR = ROOT / "kernels" / "matmul_bias_gelu"
@@ -185,6 +187,26 @@ def test_tilelang_c_seed_is_right_for_any_number_of_tokens(operator: ModuleType)
         assert error(output, operator.run(**inputs)) < operator.TOLERANCES["float32"][0]
 
 
+@pytest.mark.parametrize("extreme", [0, -1], ids=["smallest", "largest"])
+def test_cuda_seed_compiles_without_spills_at_both_ends_of_its_tunables(
+    extreme: int, tmp_path: Path
+) -> None:
+    try:
+        cuda.find_nvcc()
+    except BuildError as absent:
+        pytest.skip(str(absent))
+    operator_found = catalog.load_operator("matmul_bias_gelu")
+    definition = operator_found.definitions["matmul_bias_gelu_bf16_k7168_n2048"]
+    seeds = catalog.seeds(operator_found, definition, "cuda")
+    seed = next(s for s in seeds if s.spec.language is Language.CUDA)
+    values = {name: t.choices[extreme] for name, t in tunables.find(seed.entry_source).items()}
+    edited = seed.with_entry_source(tunables.assign(seed.entry_source, values))
+    facts = cuda.CudaBuilder().compile_only(edited, [], tmp_path, "sm_90a")
+    assert len(facts.kernels) == 6  # one for each width of the token tile
+    assert facts.spills == 0
+    assert 0 < facts.registers <= 255
+
+
 INTERPRET = """
 import importlib.util, json, sys, types
 import torch
@@ -219,7 +241,11 @@ INTERPRETED: list[tuple[str, dict[str, str], tuple[int, ...]]] = [
     ("triton_splitk", {"SPLIT_K": "8", "BLOCK_M": "32", "CTAS_PER_SM": "4"}, (200,)),
     ("triton_tiled", {"GROUP_M": "2"}, (3, 300)),
     ("triton_tiled", {"PERSISTENT": "1", "USE_TMA": "0", "BLOCK_M": "64"}, (300,)),
-    ("triton_hybrid", {"MIDDLE_TOKENS": "256"}, (5, 100, 300)),
+    (
+        "triton_hybrid",
+        {"MIDDLE_TOKENS": "128", "LARGE_TOKENS": "512", "BLOCK_M_FEW": "16"},
+        (5, 100, 200, 600),
+    ),
 ]
 
 
