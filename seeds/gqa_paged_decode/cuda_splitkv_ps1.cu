@@ -63,6 +63,9 @@ struct Board {
   int arrived;
 };
 constexpr int SHARED_BYTES = WARPS * RING_BYTES + sizeof(Board);
+// Blocks of an SM that registers are kept for: no more than shared memory and the accumulators allow.
+constexpr int ROOM = std::min(228 * 1024 / (SHARED_BYTES + 1024), 12 / WARPS);
+constexpr int RESIDENT = std::max(1, std::min(BLOCKS_PER_SM, ROOM));
 static_assert(SHARED_BYTES <= 227 * 1024, "the rings exceed a block's shared memory");
 
 // Tokens [start, end) of one sequence. `slots` counts the sequence's tokens up to the end of its last
@@ -388,7 +391,7 @@ __device__ __forceinline__ void merge(const Problem& p, const Segment& seg, int 
   }
 }
 
-__global__ void __launch_bounds__(THREADS) attend(const Problem p) {
+__global__ void __launch_bounds__(THREADS, RESIDENT) attend(const Problem p) {
   extern __shared__ __align__(128) unsigned char shared[];
   Board& board = *reinterpret_cast<Board*>(shared + WARPS * RING_BYTES);
   const int rank = blockIdx.x % p.cluster, unit = blockIdx.x / p.cluster;

@@ -14,7 +14,7 @@ NUM_WARPS = 4  # tune: 1 2 4 8
 NUM_STAGES = 4  # tune: 1 2 3 4 5 6
 SHARES_PER_SM = 1  # tune: 1 2 3 4 6 8
 MIN_CHUNK = 128  # tune: 32 64 128 256 512
-MAX_CHUNK = 8192  # tune: 1024 2048 4096 8192 16384 65536 1048576
+MAX_CHUNK = 4096  # tune: 1024 2048 4096 8192 16384 65536 1048576
 MERGE_ROWS = 8  # tune: 1 2 4 8 16
 HEADS_INNER = 1  # tune: 0 1
 KV_EVICTION = "evict_first"  # tune: "evict_first" "evict_last" ""
@@ -75,7 +75,9 @@ def _attend(
                 tail = tl.load(last_ptr + seq)
                 limit = tl.minimum(end, tl.where(slots > 0, slots - PAGE + tail, 0))
             q_at = (seq * KV_HEADS + head) * GROUP + row
-            q = tl.load(q_ptr + q_at[:, None] * DIM + d[None, :], mask=row[:, None] < GROUP, other=0.0)
+            q = tl.load(
+                q_ptr + q_at[:, None] * DIM + d[None, :], mask=row[:, None] < GROUP, other=0.0
+            )
             top = tl.full([16], float("-inf"), tl.float32)
             total = tl.zeros([16], tl.float32)
             acc = tl.zeros([16, DIM], tl.float32)

@@ -428,6 +428,7 @@ CUtensorMap describe(const TensorView& matrix, int box) {
     cudaDriverEntryPointQueryResult result;
     check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
                                            cudaEnableDefault, &result));
+    if (found == nullptr) TVM_FFI_THROW(RuntimeError) << "the driver has no tensor maps";
     return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
   }();
   CUtensorMap map;

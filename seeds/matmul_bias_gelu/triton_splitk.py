@@ -127,25 +127,28 @@ def workspace(device, tiles, floats):
     return counters, torch.empty(floats, dtype=torch.float32, device=device)
 
 
-def stages_that_fit(stages, block_m, block_n, block_k):
-    """As many of the wanted stages as shared memory holds (227 KB a block, one kept for barriers)."""
-    return max(1, min(stages, 226 * 1024 // ((block_m + block_n) * block_k * 2)))
+def depth_that_fits(rows, block_k, stages):
+    """(block_k, stages), lowered until shared memory holds them: 227 KB, one kept for barriers."""
+    while block_k > 64 and 2 * rows * block_k * 2 > 226 * 1024:
+        block_k //= 2
+    return block_k, max(1, min(stages, 226 * 1024 // (rows * block_k * 2)))
 
 
 def run(x, weight, bias, output):
     m, k = x.shape
     n = weight.shape[0]
     block_m = min(BLOCK_M, max(16, triton.next_power_of_2(m)))
+    block_k, stages = depth_that_fits(block_m + BLOCK_N, BLOCK_K, NUM_STAGES)
     tiles = triton.cdiv(m, block_m) * (n // BLOCK_N)
-    steps = k // BLOCK_K
+    steps = k // block_k
     wanted = max(1, min(SPLIT_K, steps, sm_count(x.device) * CTAS_PER_SM // tiles))
     steps_each = triton.cdiv(steps, wanted)
     splits = triton.cdiv(steps, steps_each)  # no split is empty
     floats = tiles * splits * block_m * BLOCK_N if splits > 1 else 1
     counters, partial = workspace(output.device, tiles, floats)
     if USE_TMA:
-        x = TensorDescriptor(x, [m, k], [k, 1], [block_m, BLOCK_K])
-        weight = TensorDescriptor(weight, [n, k], [k, 1], [BLOCK_N, BLOCK_K])
+        x = TensorDescriptor(x, [m, k], [k, 1], [block_m, block_k])
+        weight = TensorDescriptor(weight, [n, k], [k, 1], [BLOCK_N, block_k])
     splitk_kernel[(tiles, splits)](
         x,
         weight,
@@ -158,7 +161,7 @@ def run(x, weight, bias, output):
         K=k,
         BLOCK_M=block_m,
         BLOCK_N=BLOCK_N,
-        BLOCK_K=BLOCK_K,
+        BLOCK_K=block_k,
         SPLITS=splits,
         STEPS=steps_each,
         SWAP_AB=SWAP_AB,
@@ -166,5 +169,5 @@ def run(x, weight, bias, output):
         GROUP_M=GROUP_M,
         WEIGHT_EVICTION=WEIGHT_EVICTION,
         num_warps=NUM_WARPS,
-        num_stages=stages_that_fit(NUM_STAGES, block_m, BLOCK_N, BLOCK_K),
+        num_stages=stages,
     )

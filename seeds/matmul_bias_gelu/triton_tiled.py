@@ -86,20 +86,23 @@ def sm_count(device):
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def stages_that_fit(stages, block_m, block_n, block_k):
-    """As many of the wanted stages as shared memory holds (227 KB a block, one kept for barriers)."""
-    return max(1, min(stages, 226 * 1024 // ((block_m + block_n) * block_k * 2)))
+def depth_that_fits(rows, block_k, stages):
+    """(block_k, stages), lowered until shared memory holds them: 227 KB, one kept for barriers."""
+    while block_k > 64 and 2 * rows * block_k * 2 > 226 * 1024:
+        block_k //= 2
+    return block_k, max(1, min(stages, 226 * 1024 // (rows * block_k * 2)))
 
 
 def run(x, weight, bias, output):
     m, k = x.shape
     n = weight.shape[0]
+    block_k, stages = depth_that_fits(BLOCK_M + BLOCK_N, BLOCK_K, NUM_STAGES)
     tiles = triton.cdiv(m, BLOCK_M) * (n // BLOCK_N)
     grid = min(tiles, sm_count(output.device) * CTAS_PER_SM) if PERSISTENT else tiles
     specialize = bool(USE_TMA and WARP_SPECIALIZE)
     if USE_TMA:
-        x = TensorDescriptor(x, [m, k], [k, 1], [BLOCK_M, BLOCK_K])
-        weight = TensorDescriptor(weight, [n, k], [k, 1], [BLOCK_N, BLOCK_K])
+        x = TensorDescriptor(x, [m, k], [k, 1], [BLOCK_M, block_k])
+        weight = TensorDescriptor(weight, [n, k], [k, 1], [BLOCK_N, block_k])
     tiled_kernel[(grid,)](
         x,
         weight,
@@ -110,11 +113,11 @@ def run(x, weight, bias, output):
         K=k,
         BLOCK_M=BLOCK_M,
         BLOCK_N=BLOCK_N,
-        BLOCK_K=BLOCK_K,
+        BLOCK_K=block_k,
         GROUP_M=GROUP_M,
         USE_TMA=USE_TMA,
         PERSISTENT=PERSISTENT,
         WARP_SPECIALIZE=specialize,
         num_warps=4 if specialize else NUM_WARPS,
-        num_stages=stages_that_fit(NUM_STAGES, BLOCK_M, BLOCK_N, BLOCK_K),
+        num_stages=stages,
     )

@@ -22,7 +22,7 @@ MODULE: Any = catalog.load_module(OPERATOR)
 PS16 = "gqa_paged_decode_h32_kv8_d128_ps16"
 PS1 = "gqa_paged_decode_h32_kv8_d128_ps1"
 F32 = "gqa_paged_decode_f32_h8_kv2_d64_ps16"
-LENGTHS = [[1], [0], [17], [300], [5, 0, 1, 64, 129], [1000, 3]]
+LENGTHS = [[1], [0], [17], [300], [5, 0, 1, 64, 129], [700, 0, 3, 37, 300]]
 
 
 def make(name: str, lens: list[int], *, seed: int = 0) -> tuple[Definition, list[Any]]:

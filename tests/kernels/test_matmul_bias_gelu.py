@@ -7,6 +7,7 @@ their own because interpreting is decided at import.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -185,6 +186,18 @@ def test_tilelang_c_seed_is_right_for_any_number_of_tokens(operator: ModuleType)
         output = torch.full((tokens, 512), float("nan"))
         seed.run(*inputs.values(), output)
         assert error(output, operator.run(**inputs)) < operator.TOLERANCES["float32"][0]
+
+
+@pytest.mark.parametrize("seed", ["triton_tiled", "triton_splitk", "triton_hybrid"])
+def test_triton_seed_lowers_its_depth_until_shared_memory_holds_it(seed: str) -> None:
+    pytest.importorskip("triton")
+    fit = by_path(SEEDS / f"{seed}.py").depth_that_fits
+    for rows, block_k, stages in itertools.product((32, 128, 256, 512), (32, 64, 512), (2, 4, 8)):
+        got_k, got_stages = fit(rows, block_k, stages)
+        assert rows * got_k * 2 * got_stages < 227 * 1024
+        assert 1 <= got_stages <= stages
+        assert min(block_k, 64) <= got_k <= block_k
+    assert fit(128, 64, 6) == (64, 6)
 
 
 @pytest.mark.parametrize("extreme", [0, -1], ids=["smallest", "largest"])

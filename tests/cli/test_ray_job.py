@@ -1,0 +1,130 @@
+"""`ray job submit` runs the same command on a cluster, from the repository or from a copy of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.conftest import SMALL, Rows
+from tests.cli.terminal import MAIN, ROOT, alive, environment, wait_for
+
+BIN = Path(sys.executable).parent
+RAY = BIN / "ray"
+
+pytest.importorskip("aiohttp_cors", reason="jobs need ray[default]")
+
+
+def free_ports(count: int) -> list[str]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [str(each.getsockname()[1]) for each in sockets]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A cluster of one machine. `home` is where `ray start` ran."""
+
+    address: str
+    home: Path
+
+    def submit(self, *arguments: str, cwd: Path) -> str:
+        """The job's output, once it has succeeded."""
+        done = subprocess.run(
+            [str(RAY), "job", "submit", "--address", self.address, *arguments],
+            env=_environment(),
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    return environment(
+        RAY_AUTH_MODE="disabled",
+        RAY_USAGE_STATS_ENABLED="0",
+        PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        CUDA_VISIBLE_DEVICES="",
+    )
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    home = tmp_path_factory.mktemp("home")
+    scratch = tempfile.mkdtemp(prefix="tv", dir="/tmp")  # socket paths must be short
+    gcs, board, agent, grpc, client = free_ports(5)
+    process = subprocess.Popen(
+        [str(RAY), "start", "--head", "--block", "--num-cpus", "2", "--temp-dir", scratch]
+        + ["--node-ip-address", "127.0.0.1", "--port", gcs, "--dashboard-port", board]
+        + ["--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc]
+        + ["--ray-client-server-port", client],
+        env=_environment(),
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{board}"
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"{address}/api/jobs/", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+    family: list[psutil.Process] = []
+    try:
+        wait_for(answers, 90, "the cluster's start")
+        yield Head(address, home)
+        family = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        finally:
+            for each in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+            psutil.wait_procs(family, timeout=10)
+            shutil.rmtree(scratch, ignore_errors=True)
+    assert not alive(family)
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    """A run of one evaluation, with relative results."""
+    settings = tmp_path / "tiny.toml"
+    settings.write_text(SMALL)
+    return ["run", "--config", str(settings), "--evaluations", "1", "--quiet"]
+
+
+def test_script_from_where_it_is(head: Head, arguments: list[str], tmp_path: Path) -> None:
+    printed = head.submit("--", str(MAIN), *arguments, "--name", "script", cwd=tmp_path)
+    assert Rows.of(head.home / "results" / "script").searched == 1
+    assert (head.home / "results" / "script" / "champion" / "solution.json").is_file()
+    assert f"champion  {head.home / 'results' / 'script' / 'champion'}" in printed
+
+
+def test_copy_of_the_working_directory(head: Head, arguments: list[str]) -> None:
+    command = ["python", "evolve/main.py", *arguments, "--name", "copy"]
+    head.submit("--working-dir", ".", "--", *command, cwd=ROOT)
+    assert Rows.of(head.home / "results" / "copy").searched == 1
+    assert (head.home / "results" / "copy" / "champion" / "solution.json").is_file()
