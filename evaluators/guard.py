@@ -29,11 +29,15 @@ BANNED_NAMES = frozenset({
 
 BANNED_MODULES = (
     "numpy.ctypeslib", "numpy.distutils", "numpy.f2py", "torch._C", "torch.classes",
-    "torch.distributed", "torch.hub", "torch.jit", "torch.library", "torch.load",
+    "torch.cuda.CUDAGraph", "torch.cuda.Event", "torch.cuda.ExternalStream", "torch.cuda.Stream",
+    "torch.cuda.graph", "torch.cuda.graphs", "torch.cuda.set_stream", "torch.cuda.stream",
+    "torch.cuda.streams", "torch.distributed", "torch.hub", "torch.jit", "torch.library",
+    "torch.load",
     "torch.multiprocessing", "torch.save", "torch.utils", "triton.testing", "tvm.contrib",
     "tvm.rpc",
 )  # fmt: skip
-"""Dotted names, with all below them, inside allowed packages: files, processes, other compilers."""
+"""Dotted names, with all below them, inside allowed packages: files, processes, other compilers,
+and the streams, events and graphs that measuring relies on."""
 
 ALLOWED_DUNDERS = frozenset({"__name__", "__doc__", "__init__", "__post_init__"})
 """Double-underscore attributes that may be read; the others reach the interpreter's inside."""

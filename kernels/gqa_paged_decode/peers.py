@@ -85,7 +85,9 @@ def attend_rows(query, keys, values, rows, sm_scale):
     kv_heads = keys.shape[1]
     k, v = keys[rows], values[rows]
     grouped = query.view(kv_heads, heads // kv_heads, dim)
-    scores = torch.bmm(grouped, k.permute(1, 2, 0)).float() * sm_scale
+    # Scores rounded to bfloat16 would be off by several percent once exponentiated.
+    wide = {"out_dtype": torch.float32} if grouped.is_cuda and grouped.dtype != torch.float32 else {}
+    scores = torch.bmm(grouped, k.permute(1, 2, 0), **wide) * sm_scale
     lse = torch.logsumexp(scores, -1)
     weights = torch.exp(scores - lse[..., None]).to(v.dtype)
     return torch.bmm(weights, v.transpose(0, 1)).view(heads, dim), lse.view(heads) / math.log(2)

@@ -27,6 +27,7 @@ constexpr int BLOCKS_PER_SM = 1;     // tune: 1 2 3 4 6
 constexpr int MIN_CHUNK = 128;       // tune: 32 64 128 256 512
 constexpr int MAX_CHUNK = 8192;      // tune: 1024 2048 4096 8192 16384 65536 1048576
 constexpr int MAX_CLUSTER = 8;       // tune: 1 2 4 8 16
+constexpr int CLUSTER_TOKENS = 4096;  // tune: 2048 4096 8192 16384 1048576
 constexpr int MERGE_ROWS = 8;        // tune: 2 4 8 16
 constexpr bool HEADS_INNER = true;   // tune: true false
 #define L2_FETCH 128                 // tune: 64 128 256
@@ -459,12 +460,13 @@ struct Plan {
 };
 
 // Equal shares that fill the device in one wave, or in several where a block's share would exceed
-// MAX_CHUNK tokens. Blocks that the batch does not occupy join others' sequences as clusters.
+// MAX_CHUNK tokens. In a short batch, blocks that it leaves idle join others as clusters.
 Plan plan(int64_t batch, int64_t tokens, int multiprocessors) {
   const int64_t room = std::max(1, multiprocessors * BLOCKS_PER_SM / KV_HEADS);
   const int64_t blocks = std::min(room, std::max(batch, tokens / MIN_CHUNK));
   int64_t cluster = 1;
-  while (cluster * 2 <= MAX_CLUSTER && cluster * 2 * batch <= blocks) cluster *= 2;
+  const int64_t most = tokens <= CLUSTER_TOKENS ? MAX_CLUSTER : 1;  // their launch costs 5 us
+  while (cluster * 2 <= most && cluster * 2 * batch <= blocks) cluster *= 2;
   int64_t groups = blocks / cluster;
   groups *= std::max<int64_t>(1, (tokens + blocks * MAX_CHUNK - 1) / (blocks * MAX_CHUNK));
   // Equal sequences stay whole where that costs little.

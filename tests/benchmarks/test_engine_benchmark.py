@@ -22,7 +22,7 @@ def test_it_measures_archive_and_whole_run() -> None:
         assert 0 < figures[f"elite sampling at {size} programs"]["value"] < 1000
         assert 0 < figures[f"archive add at {size} programs"]["value"] < 1000
     assert figures["whole run"]["value"] > 1
-    # A closed store holds its tables and nothing else: 60 programs take at most 4 KiB each.
+    # A closed store holds its tables and nothing else: 60 programs take at most 4 kB each.
     assert 0 < figures["disk once closed"]["value"] < 4
     early, late = (figures[f"driver memory at {share}%"] for share in (25, 100))
     assert late["value"] > 0.5 * early["value"] > 0

@@ -23,7 +23,7 @@ from tests.cli.terminal import (
     wait_for,
 )
 
-BUDGET = 7
+BUDGET = 5
 SMALL = """\
 operator = "matmul_bias_gelu"
 device = "cpu"

@@ -59,17 +59,3 @@ def test_twice_stops_now_and_loses_nothing(tmp_path: Path) -> None:
     assert after.pending >= before.pending
     assert "Traceback" not in terminal.screen
     assert terminal.screen.rindex(SHOW_CURSOR) > terminal.screen.rindex(HIDE_CURSOR)
-
-
-def test_while_starting(small: Path, tmp_path: Path) -> None:
-    terminal = Terminal("run", "--config", str(small), "--results", str(tmp_path), "--name=early")
-    try:
-        terminal.expect(f"run {tmp_path / 'early'}")
-        family = terminal.family()
-        terminal.press(CTRL_C)
-        assert terminal.wait(60) == 130
-        assert_all_end(family)
-    finally:
-        terminal.end()
-    assert not Rows.of(tmp_path / "early").searched
-    assert "Traceback" not in terminal.screen

@@ -42,18 +42,16 @@ class Head:
     address: str
     home: Path
 
-    def submit(self, *arguments: str, cwd: Path) -> str:
-        """The job's output, once it has succeeded."""
-        done = subprocess.run(
+    def submit(self, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+        """Start a job; the process ends with it."""
+        return subprocess.Popen(
             [str(RAY), "job", "submit", "--address", self.address, *arguments],
             env=_environment(),
             cwd=cwd,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=150,
         )
-        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-        return done.stdout
 
 
 def _environment() -> dict[str, str]:
@@ -108,23 +106,30 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     assert not alive(family)
 
 
-@pytest.fixture
-def arguments(tmp_path: Path) -> list[str]:
-    """A run of one evaluation, with relative results."""
-    settings = tmp_path / "tiny.toml"
-    settings.write_text(SMALL)
-    return ["run", "--config", str(settings), "--evaluations", "1", "--quiet"]
+def finished(job: subprocess.Popen[str]) -> str:
+    """The job's output, once it has succeeded."""
+    try:
+        output, _ = job.communicate(timeout=150)
+    finally:
+        job.kill()
+    assert job.returncode == 0, output[-3000:]
+    return output
 
 
-def test_script_from_where_it_is(head: Head, arguments: list[str], tmp_path: Path) -> None:
-    printed = head.submit("--", str(MAIN), *arguments, "--name", "script", cwd=tmp_path)
-    assert Rows.of(head.home / "results" / "script").searched == 1
-    assert (head.home / "results" / "script" / "champion" / "solution.json").is_file()
-    assert f"champion  {head.home / 'results' / 'script' / 'champion'}" in printed
-
-
-def test_copy_of_the_working_directory(head: Head, arguments: list[str]) -> None:
-    command = ["python", "evolve/main.py", *arguments, "--name", "copy"]
-    head.submit("--working-dir", ".", "--", *command, cwd=ROOT)
-    assert Rows.of(head.home / "results" / "copy").searched == 1
-    assert (head.home / "results" / "copy" / "champion" / "solution.json").is_file()
+def test_script_and_copy_of_the_working_directory(head: Head, tmp_path: Path) -> None:
+    """Two jobs at once; relative results of both land where `ray start` ran."""
+    (tmp_path / "tiny.toml").write_text(SMALL)
+    arguments = ["run", "--config", str(tmp_path / "tiny.toml"), "--evaluations=1", "--quiet"]
+    checkout = tmp_path / "checkout"
+    for part in ("evolve", "evaluators", "islands", "analysis", "kernels", "seeds"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / part, checkout / part, ignore=ignore)
+    script = head.submit("--", str(MAIN), *arguments, "--name=script", cwd=tmp_path)
+    command = ["python", "evolve/main.py", *arguments, "--name=copy"]
+    copy = head.submit("--working-dir", ".", "--", *command, cwd=checkout)
+    for name, job in (("script", script), ("copy", copy)):
+        printed = finished(job)
+        run_dir = head.home / "results" / name
+        assert Rows.of(run_dir).searched == 1
+        assert (run_dir / "champion" / "solution.json").is_file()
+        assert f"champion  {run_dir / 'champion'}" in printed

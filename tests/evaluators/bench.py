@@ -78,14 +78,14 @@ BLOCK = 1024  # tune: 256 512 1024
 def double(x, y, scale, n, TIMES: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(x + place, mask=place < n)
-    for _ in range(TIMES - 1):
-        value = tl.load(x + place, mask=place < n, volatile=True)
+    for _ in range(100 * (TIMES - 1)):
+        value += 0.0 * tl.sin(value)  # arithmetic that the compiler may not drop
     tl.store(y + place, value * scale, mask=place < n)
 
 def run(x, scale, y):
     double[(triton.cdiv(x.numel(), BLOCK),)](x, y, scale, x.numel(), %d, BLOCK)
 """
-"""A Triton kernel that reads its input several times."""
+"""A Triton kernel with arithmetic to spare."""
 
 WORKLOADS = [
     Workload(uuid="small", axes={"n": 1000}, seed=1),

@@ -60,15 +60,16 @@ def test_a_call_that_waits_for_the_device_has_no_graph(judge: Evaluator) -> None
     passes(judge)
 
 
-def test_work_that_escapes_the_graph_is_caught_or_not_captured(judge: Evaluator) -> None:
+def test_a_side_stream_is_refused(judge: Evaluator) -> None:
     text = (
         "import torch\nside = torch.cuda.Stream()\n"
         "def run(x, scale, y):\n"
         "    with torch.cuda.stream(side):\n        torch.mul(x, scale, out=y)\n"
         "    if not torch.cuda.is_current_stream_capturing(): side.synchronize()\n"
     )
-    found = judge.evaluate(solution(text))
-    assert found.status is not Status.PASSED or all(r.graph_ms is None for r in found.results)
+    found = judge.evaluate(solution(text).model_copy(update={"spec": triton().spec}))
+    assert found.status is Status.INVALID_SOURCE, found.log
+    assert "torch.cuda.stream" in found.log
     passes(judge)
 
 
