@@ -55,7 +55,7 @@ NUM_STAGES = 3  # tune: 3 4 5
 NUM_WARPS = 8  # tune: 4 8
 USE_TMA = 1  # tune: 0 1
 PERSISTENT = 0  # tune: 0 1
-WARP_SPECIALIZE = 0  # tune: 0 1
+WARP_SPECIALIZE = 0  # 1 deadlocks with Triton 3.6 and persistent tiles: not searched
 
 
 @triton.jit

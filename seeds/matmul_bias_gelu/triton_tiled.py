@@ -21,7 +21,7 @@ NUM_WARPS = 8  # tune: 4 8 16
 USE_TMA = 1  # tune: 0 1
 PERSISTENT = 0  # tune: 0 1
 CTAS_PER_SM = 1  # tune: 1 2
-WARP_SPECIALIZE = 0  # tune: 0 1
+WARP_SPECIALIZE = 0  # 1 deadlocks with Triton 3.6 and persistent tiles: not searched
 
 
 @triton.jit
