@@ -92,7 +92,7 @@ def test_refused_in_one_line_that_names_the_key(data: dict[str, Any], message: s
 def test_a_scalar_where_a_table_belongs_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("budget = 3\n")
-    with pytest.raises(UserError, match="'budget.evaluations' must be a table|'budget'"):
+    with pytest.raises(UserError, match="'budget"):
         load(file, {"operator": "x", "budget.evaluations": 4})
 
 

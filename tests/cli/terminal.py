@@ -35,7 +35,7 @@ def wait_for(true: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 class Terminal:
-    """`evolve ARGUMENTS` in its own session on a pseudo-terminal; keys go in, the screen comes out."""
+    """`evolve ARGUMENTS` on a pseudo-terminal of its own; keys go in, the screen comes out."""
 
     def __init__(self, *arguments: str) -> None:
         self._master, slave = pty.openpty()

@@ -135,13 +135,16 @@ def short_of_effort(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_of_effort")
-def test_verify_a_run(evolve: Evolve, finished: Finished) -> None:
-    called = evolve("verify", finished.run_dir, "--device", "cpu", "--no-peers", "--json")
+def test_verify_a_run_on_other_workloads(evolve: Evolve, finished: Finished) -> None:
+    arguments = ("--device", "cpu", "--no-peers", "--seed", 7, "--json")
+    called = evolve("verify", finished.run_dir, *arguments)
     assert called.code == 0, called.err
     found = called.document
     assert found["passed"]
-    assert found["unseen"]["results"]
     assert found["entries"][0]["role"] == "champion"
+    before = finished.called.document["report"]["champion"]["verification"]["results"]
+    drawn = {row["workload"] for row in found["unseen"]["results"]}
+    assert drawn - {row["workload"] for row in before}
 
 
 @pytest.mark.usefixtures("short_of_effort")
@@ -154,17 +157,9 @@ def test_verify_an_exported_folder(evolve: Evolve, finished: Finished) -> None:
     assert not called.err
 
 
-@pytest.mark.usefixtures("short_of_effort")
-def test_verify_a_solution_file_on_other_workloads(evolve: Evolve, finished: Finished) -> None:
-    solution = finished.run_dir / "champion" / "solution.json"
-    called = evolve("verify", solution, "--device", "cpu", "--no-peers", "--seed", 7, "--json")
-    assert called.code == 0, called.err
-    closing = finished.called.document["report"]["champion"]["verification"]
-    before = {row["workload"] for row in closing["results"]}
-    assert {row["workload"] for row in called.document["unseen"]["results"]} - before
-
-
-def test_verify_of_a_wrong_kernel_fails(evolve: Evolve, finished: Finished, tmp_path: Path) -> None:
+def test_verify_of_a_solution_file_with_a_wrong_kernel_fails(
+    evolve: Evolve, finished: Finished, tmp_path: Path
+) -> None:
     solution = json.loads((finished.run_dir / "champion" / "solution.json").read_text())
     source = solution["sources"][0]
     assert "0.044715f" in source["content"]

@@ -41,7 +41,7 @@ def test_resume_takes_a_stopped_run_to_its_champion(stopped: Stopped, finished: 
 
 def test_twice_stops_now_and_loses_nothing(tmp_path: Path) -> None:
     settings = tmp_path / "slow.toml"
-    settings.write_text(SMALL.replace("latency_s = 0.3", "latency_s = 4.0\nslots = 1"))
+    settings.write_text(SMALL.replace("latency_s = 0.3", "latency_s = 3.0"))
     run_dir = tmp_path / "slow"
     terminal = Terminal("run", "--config", str(settings), "--results", str(tmp_path), "--name=slow")
     try:

@@ -68,11 +68,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     home = tmp_path_factory.mktemp("home")
     scratch = tempfile.mkdtemp(prefix="tv", dir="/tmp")  # socket paths must be short
     gcs, board, agent, grpc, client = free_ports(5)
+    options = f"--num-cpus 2 --temp-dir {scratch} --node-ip-address 127.0.0.1 --port {gcs}"
+    ports = f"--dashboard-port {board} --dashboard-agent-listen-port {agent}"
+    ports += f" --dashboard-agent-grpc-port {grpc} --ray-client-server-port {client}"
     process = subprocess.Popen(
-        [str(RAY), "start", "--head", "--block", "--num-cpus", "2", "--temp-dir", scratch]
-        + ["--node-ip-address", "127.0.0.1", "--port", gcs, "--dashboard-port", board]
-        + ["--dashboard-agent-listen-port", agent, "--dashboard-agent-grpc-port", grpc]
-        + ["--ray-client-server-port", client],
+        [str(RAY), "start", "--head", "--block", *options.split(), *ports.split()],
         env=_environment(),
         cwd=home,
         stdout=subprocess.DEVNULL,

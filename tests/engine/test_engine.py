@@ -186,8 +186,8 @@ def test_an_epoch_redraws_workloads_and_measures_its_elites_again(search: Search
 
 @pytest.mark.parametrize("migrants", [0, 2])
 def test_elites_migrate_along_the_ring(search: Search, migrants: int) -> None:
-    islands = {"count": 3, "migration_interval": 5, "migrants": migrants}
-    search.run(settings(80, islands=islands))
+    islands = {"count": 2, "migration_interval": 5, "migrants": migrants}
+    search.run(settings(60, islands=islands))
     programs = search.programs()
     strangers = [
         (programs[parent].island, program.island)
@@ -196,7 +196,7 @@ def test_elites_migrate_along_the_ring(search: Search, migrants: int) -> None:
         if programs[parent].emitter != "seed" and programs[parent].island != program.island
     ]
     assert bool(strangers) == bool(migrants)
-    assert {p.island for p in programs.values()} == {0, 1, 2}
+    assert {p.island for p in programs.values()} == {0, 1}
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -215,16 +215,14 @@ def test_a_failing_seed_spends_nothing_and_says_why(tmp_path: Path) -> None:
 
 def test_a_failing_anchor_spends_nothing_and_says_why(tmp_path: Path) -> None:
     search = search_of(tmp_path, FailsAnchor)
-    with pytest.raises(UserError, match="anchor seed_toy fails: COMPILE_ERROR: no | such | header"):
+    with pytest.raises(UserError, match=r"seed_toy fails: COMPILE_ERROR: no \| such \| header"):
         search.run(settings(50))
     assert search.rows() == []
     search.pool.close()
 
 
-@pytest.mark.parametrize("in_flight", [1, 3])
-def test_a_killed_evaluator_is_replaced_and_its_programs_tried_again(
-    tmp_path: Path, in_flight: int
-) -> None:
+def test_a_killed_evaluator_is_replaced_and_its_programs_tried_again(tmp_path: Path) -> None:
+    in_flight = 3
     search = search_of(tmp_path, Reliable, slots=in_flight, delay_s=0.4)
     killed: list[int] = []
 
@@ -262,7 +260,7 @@ def test_pending_programs_are_evaluated_on_resume(search: Search) -> None:
     search.run(settings(10))
     search.pool.close()
     solution = with_source(seed_solution(), SMALL_SPACE)
-    owed = Program.of(solution, island=1, emitter="tuner", ordinal=99)
+    owed = Program.of(solution, island=0, emitter="tuner", ordinal=99)
     assert search.store.propose(owed)
     assert search.run(settings(12)) == "budget"
     assert search.rows()[11].program_id == owed.id

@@ -161,9 +161,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert list(self.store.programs()) == list(self.programs.values())
         evaluated = {program for program, _, _ in self.rows}
         assert self.store.pending() == [p for p in self.programs.values() if p.id not in evaluated]
-        for program_id in self.programs:
-            assert self.store.has(program_id)
-            assert self.store.evaluated(program_id) == (program_id in evaluated)
+        for known in self.programs:
+            assert self.store.has(known)
+            assert self.store.evaluated(known) == (known in evaluated)
         by_island: dict[int, list[int]] = {}
         for program in self.programs.values():
             if program.emitter != "seed":
