@@ -124,7 +124,8 @@ def _outline(x: int, y: int) -> Any:
 def _label(axis: Any, rows: list[tuple[str, ...]], columns: list[tuple[str, ...]]) -> None:
     """Inner axes as tick labels, outer axes once per group with a line between groups."""
     axis.set_xticks(range(len(columns)), [c[-1] for c in columns], fontsize=8)
-    axis.set_yticks(range(len(rows)), [r[-1] for r in rows], fontsize=8)
+    inner = ["–" if r[-1] == "other" else r[-1] for r in rows]
+    axis.set_yticks(range(len(rows)), inner, fontsize=8)
     axis.tick_params(length=0)
     for spine in axis.spines.values():
         spine.set_visible(False)

@@ -29,7 +29,8 @@ EVALUATION_COLUMNS = (
 )  # fmt: skip
 ENTRY_COLUMNS = (
     "name", "role", "status", "workload", "label", "axes", "coordinates", "latency_us",
-    "speedup", "speedup_low", "speedup_high", "weight", "flops", "bytes", "reason",
+    "measured_us", "anchor_us", "speedup", "speedup_low", "speedup_high", "weight", "flops",
+    "bytes", "reason",
 )  # fmt: skip
 
 
@@ -151,7 +152,10 @@ def entries(report_entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per entry and workload; an entry that failed has one row without a workload.
 
     `coordinates` holds what the workload's label or axes say in numbers (`batch_size`, `seq_len`,
-    `num_tokens`, ...); `latency_us` is in microseconds, `speedup` is over the anchor.
+    `num_tokens`, ...); `speedup` is over the anchor. `latency_us` (microseconds) is at a common
+    clock: the median of the anchor's latencies beside all entries, divided by the entry's speedup.
+    So latencies compare as the paired measurements do, whatever the device's clock did meanwhile;
+    `measured_us` is the entry's own median.
     """
     table: list[dict[str, Any]] = []
     for entry in report_entries:
@@ -160,7 +164,9 @@ def entries(report_entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         if not results:
             table.append({**head, "reason": first_line(entry.get("log", ""))})
         table += [{**head, **_result_record(result)} for result in results]
-    return pd.DataFrame(table, columns=list(ENTRY_COLUMNS))
+    frame = pd.DataFrame(table, columns=list(ENTRY_COLUMNS))
+    common = frame.groupby("workload")["anchor_us"].transform("median")
+    return frame.assign(latency_us=(common / frame["speedup"]).astype(float))
 
 
 def _result_record(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +177,8 @@ def _result_record(result: Mapping[str, Any]) -> dict[str, Any]:
         "label": label,
         "axes": json.dumps(axes),
         "coordinates": {**axes, **coordinates(label)},
-        "latency_us": 1e3 * result["latency_ms"],
+        "measured_us": 1e3 * result["latency_ms"],
+        "anchor_us": 1e3 * result["anchor_ms"],
         **{key: result[key] for key in ("speedup", "speedup_low", "speedup_high")},
         "weight": result.get("weight", 1.0),
         "flops": result.get("flops", float("nan")),

@@ -99,6 +99,7 @@ class Engine:
         self._proposed = [0] * len(self.population)
         self._done_at_start = 0
         self._last_watch = 0.0
+        self._last_epoch = -1
 
     # -- the whole search ---------------------------------------------------------------------
 
@@ -114,7 +115,7 @@ class Engine:
         while (reason := self._reason_to_end()) is None:
             if self._epoch_is_over():
                 self._drain()
-                if not self.stopping:
+                if not self.stopping and self._epoch_is_over():
                     self._open_epoch(self.store.counts()["epoch"] + 1)
                 continue
             self._start_work()
@@ -160,19 +161,29 @@ class Engine:
         """Searches that may still start in this epoch.
 
         An epoch has at least `REMEASURE_SHARE` times as many searches as elites it measured again,
-        so that measuring again never eats the budget. The last epoch takes what is left when that
-        is less than half an epoch: a run never ends with its elites just redrawn.
+        so that measuring again never eats the budget.
         """
-        counts = self.store.counts()
+        counts, flight = self.store.counts(), self._flight
         size = max(self.config.epochs.evaluations, REMEASURE_SHARE * counts["remeasured"])
-        started = (
-            counts["searched"]
-            + len(self._flight.asks)
-            + sum(job.kind == "search" for job in self._flight.evaluations.values())
-            + sum(job.kind == "search" for job in self._queue)
-        )
+        waiting = sum(job.kind == "search" for job in (*flight.evaluations.values(), *self._queue))
+        started = counts["searched"] + len(flight.asks) + waiting
         left = self.config.budget.evaluations - self._committed()
-        return left if started >= size and 2 * left < size else min(left, size - started)
+        if started < size:
+            return min(left, size - started)
+        return left if self._is_last_epoch(counts["epoch"], size, left) else 0
+
+    def _is_last_epoch(self, epoch: int, size: int, left: int) -> bool:
+        """Whether the budget is too short for another epoch: its elites and half its searches.
+
+        Decided once, with nothing in flight, so that a resumed run decides alike.
+        """
+        if self._last_epoch == epoch:
+            return True
+        if self._flight.refs() or self._queue:
+            return False
+        if left < self.population.size() + size // 2:
+            self._last_epoch = epoch
+        return self._last_epoch == epoch
 
     def _epoch_is_over(self) -> bool:
         left = self.config.budget.evaluations - self._committed()
@@ -253,7 +264,15 @@ class Engine:
         )
         self.pool.open_epoch(epoch, workloads, self.seeds[0])
         self.store.open_epoch(epoch, workloads)
-        self._queue.extend(_Job(p, "remeasure") for p in self.population.open_epoch(epoch))
+        self._remeasure(epoch, self.population.open_epoch(epoch))
+
+    def _remeasure(self, epoch: int, elites: list[Program]) -> None:
+        """Queue elites, and the best seed, which every epoch's gains are told against."""
+        best = self.store.best_seed()
+        known = {program.id for program in elites}
+        if best and best not in known and not self.store.evaluated(best, epoch):
+            elites = [*elites, self.store.program(best)]
+        self._queue.extend(_Job(program, "remeasure") for program in elites)
 
     def _restore(self) -> None:
         """Rebuild archives from the store and queue what a stopped run left undone."""
@@ -267,7 +286,7 @@ class Engine:
         counts = self.store.proposed_by_island()
         self._proposed = [counts.get(k, (0, 0))[0] for k in range(len(self.population))]
         self.population.resume_at({k: ordinal for k, (_, ordinal) in counts.items()})
-        self._queue.extend(_Job(p, "remeasure") for p in owed)
+        self._remeasure(latest, owed)
         self._queue.extend(_Job(p, "search") for p in self.store.pending() if p.emitter != "seed")
 
     def _measure_seeds(self) -> None:

@@ -54,6 +54,9 @@ class IslandActor:
     def elites(self) -> list[tuple[str, Program, Evaluation]]:
         return self._island.elites()
 
+    def elite_ids(self) -> list[str]:
+        return [program.id for _, program, _ in self._island.elites()]
+
 
 class Population:
     """All islands of one run. Not thread-safe: one owner."""
@@ -125,6 +128,11 @@ class Population:
         ]
         unique = {program.id: (niche, program, ev) for niche, program, ev in found}
         return sorted(unique.values(), key=lambda e: (-e[2].score, e[1].id))
+
+    def size(self) -> int:
+        """How many programs are elites somewhere."""
+        found = ray.get([island.elite_ids.remote() for island in self._islands])
+        return len({program_id for ids in found for program_id in ids})
 
     def replay(
         self, rows: Iterable[Row], program: Callable[[str], Program], latest: int

@@ -68,8 +68,10 @@ def _unpack(blob: bytes) -> str:
 class Store:
     """See the module's contract. Not thread-safe: one owner, one thread."""
 
-    def __init__(self, db: sqlite3.Connection, run_dir: Path) -> None:
+    def __init__(self, db: sqlite3.Connection, run_dir: Path, readonly: bool = False) -> None:
         self._db = db
+        self._readonly = readonly
+        self._counts: dict[str, int] | None = None
         self.run_dir = run_dir
 
     @classmethod
@@ -102,7 +104,7 @@ class Store:
             if not readonly:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=NORMAL")
-            store = cls(db, run_dir)
+            store = cls(db, run_dir, readonly)
             version = store.meta.get("version")
         except sqlite3.DatabaseError as error:
             raise UserError(f"{file} is not a readable run: {error}") from None
@@ -176,10 +178,11 @@ class Store:
         )
         return {island: (count, ordinal) for island, count, ordinal in rows}
 
-    def evaluated(self, program_id: str) -> bool:
-        """Whether the program has an evaluation of any epoch."""
+    def evaluated(self, program_id: str, epoch: int | None = None) -> bool:
+        """Whether the program has an evaluation of `epoch`, or of any."""
         row = self._db.execute(
-            "SELECT 1 FROM evaluations WHERE program = ? LIMIT 1", (program_id,)
+            "SELECT 1 FROM evaluations WHERE program = ?1 AND (?2 IS NULL OR epoch = ?2) LIMIT 1",
+            (program_id, epoch),
         ).fetchone()
         return row is not None
 
@@ -189,6 +192,7 @@ class Store:
         """Record an epoch's workloads; every evaluation of that epoch uses exactly these."""
         blob = zlib.compress(json.dumps([w.model_dump(mode="json") for w in workloads]).encode())
         self._db.execute("INSERT INTO epochs VALUES (?, ?, ?)", (epoch, blob, _now()))
+        self._counts = None
 
     def epochs(self) -> dict[int, list[Workload]]:
         """Epoch -> its workloads."""
@@ -211,6 +215,10 @@ class Store:
             ),
         )  # fmt: skip
         assert cursor.lastrowid is not None
+        if self._counts is not None:
+            self._counts[kind] += 1
+            if evaluation.epoch == self._counts["epoch"] and kind != "seed":
+                self._counts["searched" if kind == "search" else "remeasured"] += 1
         return cursor.lastrowid
 
     def set_outcome(self, seq: int, niche: str, outcome: str) -> None:
@@ -230,7 +238,12 @@ class Store:
             yield Row(seq, program, epoch, kind, island, emitter, evaluation, niche, outcome, at)
 
     def counts(self) -> dict[str, int]:
-        """Evaluations by kind; `epoch` (latest or -1); `searched` and `remeasured` in it."""
+        """Evaluations by kind; `epoch` (latest or -1); `searched` and `remeasured` in it.
+
+        The writer keeps them up to date itself: counting all rows grows with the run.
+        """
+        if self._counts is not None:
+            return dict(self._counts)
         found: dict[str, int] = {"seed": 0, "search": 0, "remeasure": 0}
         found.update(self._db.execute("SELECT kind, COUNT(*) FROM evaluations GROUP BY kind"))
         (epoch,) = self._db.execute("SELECT COALESCE(MAX(epoch), -1) FROM epochs").fetchone()
@@ -239,12 +252,18 @@ class Store:
                 "SELECT kind, COUNT(*) FROM evaluations WHERE epoch = ? GROUP BY kind", (epoch,)
             )
         )
-        return {
-            **found,
-            "epoch": epoch,
-            "searched": inside.get("search", 0),
-            "remeasured": inside.get("remeasure", 0),
-        }
+        found |= {"epoch": epoch, "searched": inside.get("search", 0)}
+        found["remeasured"] = inside.get("remeasure", 0)
+        if not self._readonly:
+            self._counts = dict(found)
+        return found
+
+    def best_seed(self) -> str | None:
+        """Id of the seed with the best score when the seeds were measured; None before that."""
+        row = self._db.execute(
+            "SELECT program FROM evaluations WHERE kind = 'seed' ORDER BY score DESC, seq LIMIT 1"
+        ).fetchone()
+        return row[0] if row else None
 
     def standing(self, epoch: int) -> tuple[float, float, int]:
         """(best score, best seed's score, niches filled) of an epoch; 0 for none."""

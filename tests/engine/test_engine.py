@@ -288,28 +288,48 @@ def test_another_device_measures_the_elites_again(search: Search) -> None:
     assert {row.epoch for row in search.rows()[21:]} == {1}
 
 
+@pytest.mark.parametrize("budget", [60, 75, 90, 110, 140])
+def test_the_last_epoch_is_searched_not_only_measured_again(search: Search, budget: int) -> None:
+    search.run(settings(budget, epochs={"evaluations": 30}))
+    last = max(search.store.epochs())
+    kinds = [row.kind for row in search.rows() if row.epoch == last]
+    assert kinds.count("search") >= 15
+    assert len(search.rows("search")) + len(search.rows("remeasure")) == budget
+
+
+def test_every_epoch_measures_the_best_seed(search: Search) -> None:
+    search.run(settings(120, epochs={"evaluations": 30}))
+    seed = search.store.best_seed()
+    epochs = search.store.epochs()
+    assert len(epochs) > 1
+    for epoch in epochs:
+        assert any(r.program_id == seed and r.epoch == epoch for r in search.rows())
+        assert search.store.standing(epoch)[1] > 0
+
+
 # -- closing --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failures", [1, 99])
-def test_closing_takes_the_first_elite_that_passes_verification(
+@pytest.mark.parametrize("failures", [0, 1, 99])
+def test_closing_takes_the_best_of_those_that_pass_verification(
     tmp_path: Path, failures: int
 ) -> None:
     search = search_of(tmp_path, FailsVerification, failures=failures)
     search.run(settings(40))
     elites = search.engine.population.elites()
+    leading = [program for _, program, _ in elites[: closing.CANDIDATES]]
     assert len(elites) > closing.CANDIDATES
     said: list[str] = []
     found = closing.verify(search.pool, search.seeds[0], 9, 5, elites, said.append)
-    if failures < closing.CANDIDATES:
+    refused = [line.split()[0] for line in said if "fails verification" in line]
+    assert len(refused) == min(failures, closing.CANDIDATES)
+    passing = [program for program in leading if program.id[:8] not in refused]
+    if passing:
         assert found is not None
-        assert found[0] == elites[failures][1]
+        assert found[0] == passing[0]
         assert {r.workload.partition("-")[0] for r in found[1].results} == {"verification"}
     else:
         assert found is None
-    refused = [line.split()[0] for line in said if "fails verification" in line]
-    tried = elites[: min(failures, closing.CANDIDATES)]
-    assert refused == [program.id[:8] for _, program, _ in tried]
     search.pool.close()
 
 

@@ -26,7 +26,7 @@ SECRET = "sk-planted-0123456789"
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluator]:
     settings = EvaluatorSettings(
-        build_deadline_s=20, run_deadline_s=2, memory_bytes=600 << 20, latency_s=0.05, samples=4
+        build_deadline_s=20, run_deadline_s=0.5, memory_bytes=600 << 20, latency_s=0.05, samples=4
     )
     os.environ["OPENAI_API_KEY"] = SECRET
     try:
