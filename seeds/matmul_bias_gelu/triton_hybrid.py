@@ -18,7 +18,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 FEW_TOKENS = 64  # tune: 16 32 64 128
-BLOCK_M_FEW = 64  # tune: 16 32 64
+BLOCK_M_FEW = 32  # tune: 16 32 64
 BLOCK_N_FEW = 64  # tune: 32 64 128
 BLOCK_K_FEW = 128  # tune: 64 128 256
 SPLIT_K_FEW = 4  # tune: 2 4 7 8 14 16
@@ -29,23 +29,23 @@ NUM_WARPS_FEW = 4  # tune: 4 8
 
 MIDDLE_TOKENS = 256  # tune: 128 192 256 384 512
 BLOCK_M_MIDDLE = 64  # tune: 64 128
-BLOCK_N_MIDDLE = 128  # tune: 64 128 256
+BLOCK_N_MIDDLE = 64  # tune: 64 128 256
 BLOCK_K_MIDDLE = 128  # tune: 64 128
-SPLIT_K_MIDDLE = 8  # tune: 1 2 4 8 16
+SPLIT_K_MIDDLE = 2  # tune: 1 2 4 8 16
 CTAS_PER_SM_MIDDLE = 1  # tune: 1 2
 SWAP_AB_MIDDLE = 1  # tune: 0 1
-USE_TMA_MIDDLE = 0  # tune: 0 1
-NUM_STAGES_MIDDLE = 4  # tune: 2 3 4 5 6
+USE_TMA_MIDDLE = 1  # tune: 0 1
+NUM_STAGES_MIDDLE = 6  # tune: 2 3 4 5 6
 NUM_WARPS_MIDDLE = 4  # tune: 4 8
 
 LARGE_TOKENS = 1024  # tune: 512 768 1024 1280 1536
 BLOCK_M_LARGE = 128  # tune: 64 128
-BLOCK_N_LARGE = 256  # tune: 64 128 256
+BLOCK_N_LARGE = 128  # tune: 64 128 256
 BLOCK_K_LARGE = 64  # tune: 64 128
 SPLIT_K_LARGE = 4  # tune: 1 2 4 8
 USE_TMA_LARGE = 1  # tune: 0 1
 NUM_STAGES_LARGE = 4  # tune: 2 3 4 5 6
-NUM_WARPS_LARGE = 8  # tune: 4 8
+NUM_WARPS_LARGE = 4  # tune: 4 8
 
 BLOCK_M = 128  # tune: 64 128 256
 BLOCK_N = 256  # tune: 128 256
