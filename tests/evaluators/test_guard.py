@@ -1,8 +1,11 @@
 """The guard: a plain kernel passes, and each refusal names the line."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evaluators import guard
+from evaluators.guard import lexer
 from evaluators.schema import BuildSpec, Definition, Solution, SourceFile
 
 DEFINITION = Definition.model_validate(
@@ -76,7 +79,7 @@ def test_run_may_take_its_arguments_as_a_star():
 
 
 def test_names_that_kernels_use_themselves_pass():
-    assert check("triton", "def run(input, os, y):\n    sys = input + os\n") == []
+    assert check("triton", "def run(input, os, y):\n    sys = (input, os)\n") == []
     ours = CPP.replace("void Run", "void signal(int* flag) { *flag = 1; }\nvoid Run", 1)
     assert check("cpp", ours.replace("(void)kText;", "int f; signal(&f);")) == []
 
@@ -104,7 +107,11 @@ def test_value_returning_solutions_take_inputs_only():
         ("def run(x, factor, y):\n    eval('1')\n", 2, "'eval'"),
         ("def run(x, factor, y):\n    f = exec\n", 2, "'exec'"),
         ("def run(x, factor, y):\n    run.__globals__\n", 2, "'__globals__'"),
-        ("import torch\ndef run(*a):\n    torch.cuda.mem_info = None\n", 3, "must not change"),
+        (
+            "import torch\ndef run(*a):\n    torch.cuda.current_device = None\n",
+            3,
+            "must not change",
+        ),
         ("A = 1  # tune: 1 2\nA = 2  # tune: 1 2\ndef run(*a):\n    pass\n", None, "twice"),
     ],
 )
@@ -151,3 +158,216 @@ def test_reasons_name_the_file_when_there_are_several():
         }
     )
     assert guard.check(two, DEFINITION) == ["extra.py: line 1: import of 'socket' is not allowed"]
+
+
+def in_run(line, top=""):
+    """A Triton source whose `run` does `line`."""
+    head = f"import torch\nimport triton\nimport triton.language as tl\n{top}"
+    return f"{head}def run(x, factor, y):\n    {line}\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "n = x.numel() * 2 + x.shape[0] % 2",
+        "part = torch.empty(x.shape, dtype=torch.float32, device=x.device)",
+        "y.zero_()",
+        "z = x.view(-1)[:4].contiguous()",
+        "if x.shape[0] == 0: return",
+        "ok = x is None or max(x.shape) > 16",
+        "count = torch.cuda.get_device_properties(x.device).multi_processor_count",
+        "p = triton.runtime.driver.active.utils.get_device_properties(0)",
+        "grid = lambda meta: (triton.cdiv(x.numel(), meta['BLOCK']),)",
+        "stream = torch.cuda.current_stream().cuda_stream",
+        "print(x.dtype, y.data_ptr())",
+    ],
+)
+def test_what_host_code_needs_passes(line):
+    assert check("triton", in_run(line)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("torch.matmul(x, x)", "'torch.matmul'"),
+        ("f = torch.mm", "'torch.mm'"),
+        ("a = torch", "under another name"),
+        ("torch.nn.functional.gelu(x)", "'torch.nn.functional.gelu'"),
+        ("x @ x", "'@'"),
+        ("y *= factor", "arithmetic on a tensor"),
+        ("z = -x", "arithmetic on a tensor"),
+        ("y[:] = 1.0", "written outside a kernel"),
+        ("y.copy_(x)", "'copy_'"),
+        ("x.softmax(0)", "'softmax'"),
+        ("n = x[0].item()", "'item'"),
+        ("getattr(x, 'matmul')", "'matmul'"),
+        ("getattr(torch, 'mat' + 'mul')", "computed name"),
+        ("torch.cuda.Stream()", "'torch.cuda.Stream'"),
+        ("torch.cuda.current_stream().wait_stream(0)", "'wait_stream'"),
+        ("torch.cuda.is_current_stream_capturing()", "is_current_stream_capturing"),
+        ("run.calls = 1", "must not change attribute"),
+        ("torch = None if x is None else x", "must not rebind"),
+        ("kernel.fn(x)", "'fn'"),
+        ("id(x)", "'id'"),
+        ("open('/proc/self/maps')", "'open'"),
+        ("path = '/proc/self/maps'", "path of the system"),
+        ("x.untyped_storage()", "'untyped_storage'"),
+        ("type('T', (), {})", "type()"),
+    ],
+)
+def test_what_host_code_must_not_do(line, words):
+    reasons = check("triton", in_run(line))
+    assert any(r.startswith("line 5:") and words in r for r in reasons), reasons
+
+
+def test_tensors_are_followed_into_helpers_and_views():
+    top = "def helper(a):\n    b = a.view(-1)\n    return b + 1\n"
+    reasons = check("triton", in_run("helper(x[1:])", top))
+    assert reasons == ["line 6: arithmetic on a tensor outside a kernel: compute it in the kernel"]
+    assert check("triton", in_run("helper(factor)", top)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("kept[x.shape] = y", "kept for later calls"),
+        ("kept.setdefault(0, (y, x))", "kept for later calls"),
+        ("kept[x.data_ptr()] = 1", "recognised by its address"),
+        ("at = x.data_ptr(); z = kept.get(at)", "recognised by its address"),
+        ("cached(y)", "kept for later calls"),
+        ("kept['n'] += 1", "calls are counted"),
+        ("if x.shape in kept: return", "returns early"),
+    ],
+)
+def test_state_that_decides_about_the_work_is_refused(line, words):
+    top = "import functools\nkept = {}\n@functools.cache\ndef cached(a):\n    return a\n"
+    reasons = check("triton", in_run(line, top))
+    assert any(words in r for r in reasons), reasons
+
+
+def test_workspaces_and_compiled_kernels_may_be_kept():
+    top = "import functools\nkept = {}\n@functools.cache\ndef cached(n):\n    return n\n"
+    body = "n = cached(x.numel())\n    if n not in kept:\n        kept[n] = torch.empty(n)"
+    assert check("triton", in_run(body, top)) == []
+
+
+def test_a_kernels_own_body_is_the_compilers_business():
+    top = "@triton.jit\ndef k(a, b):\n    c = tl.load(a).sum(0).max()\n    tl.store(b, c * a)\n"
+    assert check("triton", in_run("k[(1,)](x, y)", top)) == []
+    plain = top.replace("@triton.jit\n", "")
+    assert check("triton", in_run("k(x, y)", plain)) != []
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("from torch import matmul as zeros", "'torch.matmul'"),
+        ("from torch import *", "import *"),
+        ("import numpy", "import of 'numpy'"),
+        ("from functools import sys", "'functools.sys'"),
+        ("import dataclasses\nm = dataclasses.sys", "'dataclasses.sys'"),
+        ("import torch\nclass T(torch.Tensor):\n    pass", "subclass of 'torch.Tensor'"),
+        ("class T:\n    def __torch_function__(self):\n        pass", "__torch_function__"),
+        ("@print\ndef f():\n    pass", "decorator 'print'"),
+        ("def f():\n    try:\n        g()\n    except Exception:\n        pass", "try is not"),
+        ("FLAGS = ['-O3', '-fplugin=x.so']", "compiler flag"),
+        ("import tilelang.language as T\nT.call_extern('int32', 'system', 'ls')", "'system'"),
+        ("import tilelang.language as T\nT.import_source('int x;')", "'import_source'"),
+        ("import torch.cuda as c\ns = c.Stream()", "'torch.cuda.Stream'"),
+    ],
+)
+def test_module_level_refusals(source, words):
+    reasons = check("tilelang", f"{source}\ndef run(x, factor, y):\n    pass\n")
+    assert any(words in r for r in reasons), reasons
+
+
+def test_an_import_may_be_tried():
+    source = "try:\n    from triton.tools.tensor_descriptor import TensorDescriptor\n"
+    source += "except ImportError:\n    TensorDescriptor = None\n"
+    assert check("triton", f"{source}def run(x, factor, y):\n    pass\n") == []
+
+
+def test_plain_python_solutions_may_compute_with_torch():
+    source = "import torch\ndef run(x, factor, y):\n    torch.mul(x, factor, out=y)\n"
+    assert check("python", source) == []
+    assert check("triton", source) != []
+
+
+def c_source(top="", body=""):
+    return CPP.replace("void Run", f"{top}\nvoid Run", 1).replace("(void)kText;", body)
+
+
+@pytest.mark.parametrize(
+    ("top", "body"),
+    [
+        ("", "int open = 3; (void)open;"),
+        ("bool kill(int n) { return n > 0; }", "if (kill(2)) return;"),
+        ("static const float kNone = -std::numeric_limits<float>::infinity();", ""),
+        ("static float workspace[64];", "workspace[0] = 1.0f;"),
+        ("struct State { int n = 0; };\nstatic State state;", "state.n = 2;"),
+        ("__device__ int arrived;", "++arrived;"),
+        ("#define LANE(x) lane_##x", "int LANE(a) = 1; (void)lane_a;"),
+        ("", 'asm volatile("" ::: "memory");'),
+        ("", 'asm volatile("ld.global.f32 %0, [%1];" : "=f"(a) : "l"(b));'),
+        ("", "static int* found = nullptr; if (found == nullptr) found = new int(1);"),
+        ("", "cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, 1);"),
+        ("", 'cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &p, cudaEnableDefault, &r);'),
+    ],
+)
+def test_c_that_kernels_need_passes(top, body):
+    assert check("cuda", c_source(top, body)) == []
+
+
+@pytest.mark.parametrize(
+    ("top", "body", "words"),
+    [
+        ("", "auto f = fork;", "'fork'"),
+        ("", "f((void*)&dlsym);", "'dlsym'"),
+        ("", "fo\\\nrk();", "'fork'"),
+        ("#define JOIN(a, b) a##b", "", "pasted"),
+        ("#define GO system", "", "'system'"),
+        ("#define H <unistd.h>\n#include H", "", "computed #include"),
+        ("#include <thread>", "", "'thread'"),
+        ("namespace s = std;", "", "namespace under another name"),
+        ("", "std::async(f);", "'std::async'"),
+        ("", "pthread_create(&t, 0, f, 0);", "'pthread_create'"),
+        ("", "cudaStream_t s; cudaStreamCreate(&s);", "'cudaStreamCreate'"),
+        ("", "cudaDeviceSetLimit(cudaLimitPersistingL2CacheSize, 1);", "'cudaDeviceSetLimit'"),
+        ("", 'cudaGetDriverEntryPoint("cuStreamCreate", &p, 0, &r);', "'cuStreamCreate'"),
+        ("", "cublasCreate(&h);", "'cublasCreate'"),
+        ("", 'asm volatile("sys" "call");', "system calls"),
+        ('int f() __asm__("fork");', "", "another symbol"),
+        ("static int ready = prepare();", "", "load time"),
+        ("struct E { E() { go(); } };\nE early;", "", "load time"),
+        ('extern "C" int mystery(int);', "", "another library's function"),
+        ("", "static int n; if (n++ < 3) return;", "counts calls"),
+        ("", "static int n; n = n + 1;", "counts calls"),
+        ("", "static const void* last; if (last == p) return;", "by its address"),
+        ("static std::map<const float*, int> known;", "", "table by address"),
+        ("", "auto* frame = __builtin_frame_address(0);", "'__builtin_frame_address'"),
+        ("", 'auto f = tvm::ffi::Function::GetGlobal("x");', "'GetGlobal'"),
+        ("", 'read_file("/proc/self/maps");', "path of the system"),
+    ],
+)
+def test_c_that_no_kernel_needs_is_refused(top, body, words):
+    reasons = check("cuda", c_source(top, body))
+    assert any(words in r for r in reasons), reasons
+    assert not any(r.startswith("line 0") for r in reasons), reasons
+
+
+@given(st.text(alphabet=st.sampled_from("abz01_\"'\\/*#<>(){}[];:=&\n \tR@.,"), max_size=80))
+def test_any_text_gets_an_answer(text):
+    for language in ("cpp", "triton"):
+        assert all(r.startswith(("line ", "tunable ")) for r in check(language, text + " "))
+
+
+@given(st.lists(st.sampled_from(["a", "b1", "::", "->", "(", ")", '"s"', "'c'", "0x1f", "+="])))
+def test_tokens_are_read_back(words):
+    assert [t.text for t in lexer.tokens(" ".join(words))] == words
+
+
+def test_lines_are_counted_through_splices_comments_and_strings():
+    text = 'a // x\n/* 1\n2 */ b \\\nc\n"s" R"(t\nu)" d\n%:include <e>'
+    lines = {t.text: t.line for t in lexer.tokens(text)}
+    assert [lines[w] for w in ("a", "b", "c", '"s"', "d", "include")] == [1, 3, 4, 5, 6, 7]
+    assert [t.text for t in lexer.tokens(text) if t.directive] == ["#", "include", "<", "e", ">"]

@@ -1,0 +1,53 @@
+"""Static checks on a solution's source, before anything of it is compiled or imported.
+
+`check` returns reasons with line numbers; an empty list means the source may be built. The checks
+keep honest candidates honest and give an author, person or model, a precise message. They judge
+text: what contains a hostile candidate is its process, and what convicts a cheating one is the
+judge, who never takes its word.
+
+`entry` looks at the entry point. `python` (tables in `python_names`, names in `scope`, data flow in
+`flow`) and `cpp` (tables in `cpp_names`, tokens from `lexer`, state in `cpp_state`) refuse what a
+kernel never needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from evaluators import tunables
+from evaluators.guard import cpp, python
+from evaluators.guard.entry import PYTHON_LANGUAGES, entry_reasons
+from evaluators.schema import Definition, Solution, SourceFile
+
+__all__ = ["check", "entry_reasons"]
+
+
+def check(solution: Solution, definition: Definition) -> list[str]:
+    """Reasons why `solution` must not be built for `definition`; empty when it may be."""
+    reasons = entry_reasons(solution, definition)
+    for source in solution.sources:
+        found = _source_reasons(source, solution, definition)
+        prefix = f"{source.path}: " if len(solution.sources) > 1 else ""
+        for reason in dict.fromkeys(found):
+            if reason not in reasons:
+                reasons.append(prefix + reason)
+    return reasons
+
+
+def _source_reasons(
+    source: SourceFile, solution: Solution, definition: Definition
+) -> Iterator[str]:
+    try:
+        tunables.find(source.content)
+    except ValueError as error:
+        yield str(error)
+    if solution.spec.language not in PYTHON_LANGUAGES:
+        headers = {s.path for s in solution.sources}
+        yield from cpp.reasons(source.content, headers)
+    elif source.path.endswith(".py"):
+        local = {PurePosixPath(s.path).stem for s in solution.sources}
+        entry = source.path == solution.spec.entry_file
+        yield from python.reasons(
+            source.content, solution.spec, definition if entry else None, local
+        )

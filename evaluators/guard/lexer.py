@@ -1,0 +1,103 @@
+"""Tokens of C++ and CUDA source, with line numbers.
+
+Comments are dropped and spliced lines joined, as a compiler does first, so that neither hides a
+name. No macro is expanded: a macro's body is looked at where it is written.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from typing import Literal, NamedTuple
+
+Kind = Literal["word", "number", "string", "char", "operator"]
+
+
+class Token(NamedTuple):
+    """One token; a string's `text` keeps its quotes. `directive`: part of a preprocessor line."""
+
+    kind: Kind
+    text: str
+    line: int
+    directive: bool = False
+
+
+_TOKEN = re.compile(
+    r"""(?P<gap>//[^\n]*|/\*.*?(?:\*/|\Z)|[ \t\r\f\v]+)
+    |(?P<newline>\n)
+    |(?P<string>(?:u8|[uUL])?R"(?P<delimiter>[^()\\\s]{0,16})\(.*?\)(?P=delimiter)"
+        |(?:u8|[uUL])?"(?:\\.|[^"\\\n])*")
+    |(?P<char>(?:u8|[uUL])?'(?:\\.|[^'\\\n])+')
+    |(?P<number>\.?[0-9](?:[eEpP][+-]|'?[\w.])*)
+    |(?P<word>[^\W\d]\w*)
+    |(?P<operator>::|->|\+\+|--|[-+*/%&|^=!<]=|>=|&&|\|\||<<|\#\#|%:%:|%:|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_DIGRAPHS = {"%:": "#", "%:%:": "##"}
+
+
+def tokens(text: str) -> list[Token]:
+    """All tokens of `text`; never fails: what is no token becomes an operator of one character."""
+    joined, starts = _joined(text)
+    found: list[Token] = []
+    fresh, directive = True, False
+    for match in _TOKEN.finditer(joined):
+        kind = match.lastgroup if match.lastgroup != "delimiter" else "string"
+        if kind == "newline":
+            fresh, directive = True, False
+            continue
+        if kind == "gap":
+            continue
+        word = _DIGRAPHS.get(match[0], match[0])
+        directive = directive or (fresh and word == "#")
+        fresh = False
+        line = bisect.bisect_right(starts, match.start())
+        found.append(Token(_kind(kind), word, line, directive))
+    return found
+
+
+def matching(found: list[Token], opening: int) -> int:
+    """Index of the bracket that closes the one at `opening`; the last index when none does."""
+    pairs = {"(": ")", "{": "}", "[": "]"}
+    open_ = text_at(found, opening)
+    close, depth = pairs.get(open_, ""), 0
+    for at in range(opening, len(found)):
+        depth += found[at].text == open_
+        depth -= found[at].text == close
+        if depth == 0:
+            return at
+    return len(found) - 1
+
+
+def text_at(found: list[Token], at: int) -> str:
+    """Text of the token at `at`, '' outside the list."""
+    return found[at].text if 0 <= at < len(found) else ""
+
+
+def value(token: Token) -> str:
+    """What stands between a string token's quotes, escapes as written."""
+    inside = token.text[token.text.index('"') + 1 : -1]
+    if "(" in inside and "R" in token.text[: token.text.index('"')]:
+        return inside[inside.index("(") + 1 : inside.rindex(")")]
+    return inside
+
+
+def _kind(name: str | None) -> Kind:
+    if name in {"word", "number", "string", "char"}:
+        return name  # type: ignore[return-value]
+    return "operator"
+
+
+def _joined(text: str) -> tuple[str, list[int]]:
+    """`text` with spliced lines joined, and the offset in it where each line of `text` starts."""
+    pieces: list[str] = []
+    starts, length, done = [0], 0, 0
+    for match in re.finditer(r"\\[ \t]*\r?\n|\n", text):
+        spliced = match[0] != "\n"
+        piece = text[done : match.start() if spliced else match.end()]
+        pieces.append(piece)
+        length += len(piece)
+        starts.append(length)
+        done = match.end()
+    pieces.append(text[done:])
+    return "".join(pieces), starts

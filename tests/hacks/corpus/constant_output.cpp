@@ -1,0 +1,29 @@
+// trick: constant output: the mean of what is right
+// definition: matmul_bias_gelu_f32_k512_n512
+// language: cpp
+// device: cpu
+// expected: INCORRECT_NUMERICAL
+// caught by: correctness
+#include <tvm/ffi/container/tensor.h>
+#include <tvm/ffi/function.h>
+
+#include <cmath>
+#include <cstdint>
+
+namespace {
+
+using tvm::ffi::TensorView;
+
+void Run(TensorView x, TensorView weight, TensorView bias, TensorView output) {
+  const int64_t m = x.size(0), k = x.size(1), n = weight.size(0);
+  const auto* xs = static_cast<const float*>(x.data_ptr());
+  const auto* ws = static_cast<const float*>(weight.data_ptr());
+  const auto* bs = static_cast<const float*>(bias.data_ptr());
+  auto* out = static_cast<float*>(output.data_ptr());
+  (void)k, (void)xs, (void)ws, (void)bs;
+  for (int64_t i = 0; i < m * n; ++i) out[i] = 0.4f;
+}
+
+}  // namespace
+
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(run, Run);

@@ -1,0 +1,12 @@
+# trick: torch computes, its function's name put together at run time
+# definition: matmul_bias_gelu_bf16_k7168_n2048
+# language: triton
+# device: cuda
+# expected: INVALID_SOURCE
+# caught by: guard
+# ruff: noqa
+import torch
+
+
+def run(x, weight, bias, output):
+    getattr(torch, "mat" + "mul")(x, weight.t(), out=output)

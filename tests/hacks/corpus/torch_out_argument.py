@@ -1,0 +1,12 @@
+# trick: torch computes straight into the output
+# definition: matmul_bias_gelu_bf16_k7168_n2048
+# language: triton
+# device: cuda
+# expected: INVALID_SOURCE
+# caught by: guard
+# ruff: noqa
+import torch
+
+
+def run(x, weight, bias, output):
+    torch.mm(x, weight.t(), out=output)

@@ -1,0 +1,63 @@
+# style: configurations in a table, keyword arguments, strides
+# definition: matmul_bias_gelu_bf16_k7168_n2048
+# language: triton
+# device: cuda
+# expected: PASSED
+# ruff: noqa: B905
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def linear_gelu(
+    x,
+    weight,
+    bias,
+    output,
+    M,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    col = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for k in range(0, K, BLOCK_K):
+        depth = k + tl.arange(0, BLOCK_K)
+        a = tl.load(x + row[:, None] * K + depth[None, :], mask=row[:, None] < M, other=0.0)
+        b = tl.load(weight + col[None, :] * K + depth[:, None])
+        acc = tl.dot(a, b, acc)
+    y = acc + tl.load(bias + col).to(tl.float32)[None, :]
+    y = y * tl.sigmoid(1.5957691216 * (y + 0.044715 * y * y * y))
+    tl.store(output + row[:, None] * N + col[None, :], y.to(tl.bfloat16), mask=row[:, None] < M)
+
+
+def launch(x, weight, bias, output):
+    m, k = x.shape
+    n = weight.shape[0]
+    grid = (triton.cdiv(m, 64), n // 64)
+    linear_gelu[grid](x, weight, bias, output, m, n, k, 64, 64, 64)
+
+
+CONFIGS = [
+    {"BLOCK_M": 16, "BLOCK_N": 64, "BLOCK_K": 64, "num_warps": 4},
+    {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64, "num_warps": 4},
+]
+
+
+def run(x, weight, bias, output):
+    options = CONFIGS[0] if x.shape[0] <= 16 else CONFIGS[1]
+    blocks = options["BLOCK_M"], options["BLOCK_N"]
+    grid = tuple(triton.cdiv(size, block) for size, block in zip(output.shape, blocks))
+    linear_gelu[grid](
+        x.contiguous(),
+        weight,
+        bias,
+        output,
+        x.size(0),
+        N=weight.size(0),
+        K=weight.stride(0),
+        **options,
+    )
