@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+import threading
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -283,8 +284,14 @@ def _import(path: Path) -> ModuleType:
     """Import a file once per process under a name made from its full path."""
     key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"catalog_{path.stem}_{key}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _IMPORTING:  # a module is in sys.modules before it is complete
+        return sys.modules.get(name) or _execute(path, name)
+
+
+_IMPORTING = threading.Lock()
+
+
+def _execute(path: Path, name: str) -> ModuleType:
     if not path.is_file():
         raise CatalogError(f"{path.parent.name}/{path.name} is missing")
     spec = importlib.util.spec_from_file_location(name, path)
