@@ -110,6 +110,7 @@ class Engine:
         if self.new_epoch_first:
             self._queue.clear()
             self._open_epoch(self.store.counts()["epoch"] + 1)
+            self._queue_pending()
         self._started = time.monotonic()
         self._done_at_start = self._done()
         while (reason := self._reason_to_end()) is None:
@@ -194,7 +195,8 @@ class Engine:
     def _start_work(self) -> None:
         limit = self.config.in_flight or self.pool.capacity
         busy = self._flight
-        while self._queue and len(busy.evaluations) < limit:
+        left = self.config.budget.evaluations - self._done()
+        while self._queue and len(busy.evaluations) < min(limit, left):
             job = self._queue.popleft()
             busy.evaluations[self.pool.submit(job.program.solution)] = job
         room = limit - len(busy.evaluations) - len(busy.asks) - len(self._queue)
@@ -287,6 +289,10 @@ class Engine:
         self._proposed = [counts.get(k, (0, 0))[0] for k in range(len(self.population))]
         self.population.resume_at({k: ordinal for k, (_, ordinal) in counts.items()})
         self._remeasure(latest, owed)
+        self._queue_pending()
+
+    def _queue_pending(self) -> None:
+        """Programs that were proposed and not evaluated, by a stopped run or by the mailbox."""
         self._queue.extend(_Job(p, "search") for p in self.store.pending() if p.emitter != "seed")
 
     def _measure_seeds(self) -> None:

@@ -117,6 +117,15 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For tables that others keep in the same file (`evolve.exchanges`)."""
+        return self._db
+
+    @property
+    def readonly(self) -> bool:
+        return self._readonly
+
     # -- meta ---------------------------------------------------------------------------------
 
     @property

@@ -1,0 +1,148 @@
+"""Exchanges with whoever writes programs: every prompt and every answer, kept in the run's store.
+
+An exchange is one prompt; it has at most `ATTEMPTS` replies, because an answer that could not be
+used is returned once with the reason. The tables are additions to the store: a run made before they
+existed has none, reads as having no exchanges, and gets them when it is opened for writing.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TypeVar
+
+from pydantic import Field
+
+from evaluators.schema import Language, Record
+from evolve.store import Store
+
+ATTEMPTS = 2
+"""Answers accepted for one prompt: the first, and one more after a rejection."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS exchanges (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, record BLOB NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS replies (
+    exchange TEXT NOT NULL, attempt INTEGER NOT NULL, record BLOB NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (exchange, attempt)) WITHOUT ROWID;
+"""
+
+_R = TypeVar("_R", bound=Record)
+
+
+class Mode(StrEnum):
+    """What a prompt asks for."""
+
+    DIFF = "diff"  # a few edits of one program
+    REWRITE = "rewrite"  # one program written anew
+    CROSSOVER = "crossover"  # one program out of two elites of different niches
+    TRANSLATE = "translate"  # the same algorithm in another language
+    REPAIR = "repair"  # a failed program made right
+    SIMPLIFY = "simplify"  # the same speed with less code
+
+
+class Exchange(Record):
+    """One prompt. `number` counts the run's exchanges from 0; `parents` are program ids."""
+
+    id: str = Field(pattern=r"^[0-9]{4,}-[a-z]+-[0-9a-f]{6}$")
+    number: int = Field(ge=0)
+    emitter: str
+    mode: Mode
+    island: int = Field(ge=0)
+    language: Language
+    parents: tuple[str, ...] = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+
+
+class Verdict(StrEnum):
+    """What became of an answer before any evaluation."""
+
+    QUEUED = "QUEUED"  # applied; its program is in the store
+    UNREADABLE = "UNREADABLE"  # the answer does not apply
+    UNCHANGED = "UNCHANGED"  # it applies and changes nothing but comments or layout
+    DUPLICATE = "DUPLICATE"  # the program is in the store already
+    REFUSED = "REFUSED"  # the guard does not let it be built
+
+
+class Reply(Record):
+    """One answer. `program` is the id of the program that it gave, if it gave one."""
+
+    exchange: str
+    attempt: int = Field(ge=1, le=ATTEMPTS)
+    answer: str
+    verdict: Verdict
+    reason: str = ""
+    note: str = ""
+    program: str | None = None
+
+
+class Exchanges:
+    """The exchanges of one store. Same owner and thread as the store's."""
+
+    def __init__(self, store: Store) -> None:
+        self._db = store.connection
+        self._there = True
+        if store.readonly:
+            self._there = self._db.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'exchanges'"
+            ).fetchone() is not None  # fmt: skip
+        else:
+            self._db.executescript(_SCHEMA)
+
+    def next_number(self) -> int:
+        """The number that the next exchange gets."""
+        if not self._there:
+            return 0
+        (latest,) = self._db.execute("SELECT MAX(number) FROM exchanges").fetchone()
+        return 0 if latest is None else int(latest) + 1
+
+    def add(self, exchange: Exchange) -> None:
+        """Keep a prompt before it is shown. sqlite3.IntegrityError: its number or id is taken."""
+        self._db.execute(
+            "INSERT INTO exchanges VALUES (?, ?, ?, ?)",
+            (exchange.number, exchange.id, _pack(exchange), time.time()),
+        )
+
+    def get(self, exchange_id: str) -> Exchange | None:
+        """The exchange, or None when this run has not asked it."""
+        rows = self._read("SELECT record FROM exchanges WHERE id = ?", Exchange, exchange_id)
+        return next(rows, None)
+
+    def all(self) -> list[Exchange]:
+        """All exchanges in the order asked."""
+        return list(self._read("SELECT record FROM exchanges ORDER BY number", Exchange))
+
+    def reply(self, reply: Reply) -> None:
+        """Keep an answer and its verdict. sqlite3.IntegrityError: this attempt is there already."""
+        self._db.execute(
+            "INSERT INTO replies VALUES (?, ?, ?, ?)",
+            (reply.exchange, reply.attempt, _pack(reply), time.time()),
+        )
+
+    def replies(self, exchange_id: str) -> list[Reply]:
+        """Answers to one exchange in the order told."""
+        sql = "SELECT record FROM replies WHERE exchange = ? ORDER BY attempt"
+        return list(self._read(sql, Reply, exchange_id))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is written inside is kept, or none of it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _read(self, sql: str, kind: type[_R], *values: str) -> Iterator[_R]:
+        if self._there:
+            for (blob,) in self._db.execute(sql, values):
+                yield kind.model_validate_json(zlib.decompress(blob))
+
+
+def _pack(record: Record) -> bytes:
+    return zlib.compress(record.model_dump_json(exclude_defaults=True).encode(), 6)

@@ -1,0 +1,1 @@
+"""Language models: asking them within deadlines and budgets, and applying what they answer."""

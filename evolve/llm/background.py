@@ -1,0 +1,78 @@
+"""What a prompt knows that does not depend on the run's progress: notes, idioms, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluators import catalog
+from evaluators.schema import Definition, Language, Workload
+from evolve.llm.facts import Cost
+
+IDIOMS = {
+    Language.TRITON: "triton",
+    Language.TILELANG: "tilelang",
+    Language.CUDA: "cuda_hopper",
+    Language.CPP: "cpp",
+}
+"""Pages of `docs/knowledge` by language."""
+VENDORS = {"metax": "maca", "maca": "maca"}
+"""Pages by what a device's name contains."""
+
+
+@dataclass(frozen=True)
+class Background:
+    """`notes` is Markdown; `idioms` are list items, the most important first.
+
+    `tolerances`: output name or dtype -> (largest error over the reference's RMS, share of elements
+    that may exceed it).
+    """
+
+    notes: str = ""
+    idioms: Mapping[Language, tuple[str, ...]] = field(default_factory=dict)
+    vendor: tuple[str, ...] = ()
+    tolerances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    cost: Callable[[Workload], Cost] | None = None
+
+
+def load(meta: Mapping[str, Any], definition: Definition, root: Path | None = None) -> Background:
+    """The background of a run. Imports the operator, and so torch. CatalogError when it is gone."""
+    root = root or catalog.ROOT
+    operator = catalog.load_operator(str(meta["operator"]), root)
+    module = catalog.load_module(operator)
+    pages = root / "docs" / "knowledge"
+    name = str(meta["device"].get("name", "")).lower()
+    vendor = next((page for mark, page in VENDORS.items() if mark in name), None)
+    return Background(
+        notes=_text(operator.folder / "notes.md"),
+        idioms={x: bullets(_text(pages / f"{page}.md")) for x, page in IDIOMS.items()},
+        vendor=bullets(_text(pages / f"{vendor}.md")) if vendor else (),
+        tolerances=module.TOLERANCES,
+        cost=partial(_cost, module.cost, definition.model_dump(mode="json")),
+    )
+
+
+def bullets(page: str) -> tuple[str, ...]:
+    """The items of a page's lists (`- ...`, with the lines that belong to them), in order."""
+    found: list[list[str]] = []
+    inside = False
+    for line in page.splitlines():
+        if line.startswith("- "):
+            found.append([line])
+            inside = True
+        elif inside and (line.startswith("  ") or not line.strip()):
+            found[-1].append(line)
+        else:
+            inside = False
+    return tuple("\n".join(lines).rstrip() for lines in found)
+
+
+def _cost(cost: Callable[..., Cost], definition: dict[str, Any], workload: Workload) -> Cost:
+    return cost(definition, workload.axes, workload.make)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""

@@ -1,0 +1,212 @@
+"""What a run has learned so far, in the form that prompts ask for it. A fold over the store.
+
+Nothing here needs Ray or torch. Scores of different epochs do not compare, so gains are told only
+between evaluations of one epoch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from evaluators import tunables
+from evaluators.schema import Definition, Language, Workload
+from evolve.config import parse
+from evolve.exchanges import Exchange, Exchanges, Reply, Verdict
+from evolve.store import Row, Store
+from islands.archive import Archive, Elite
+from islands.descriptor import describe
+from islands.program import Program
+from islands.selection import ranked
+
+LINEAGE = 12
+"""Most steps of a lineage that are looked up."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One program of a lineage. `gain` is over its parent, where one epoch measured both."""
+
+    program: Program
+    gain: float | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An earlier exchange, its last reply, and its program's last evaluation if there is one."""
+
+    exchange: Exchange
+    reply: Reply
+    row: Row | None
+
+
+class History:
+    """A store as it is now; later changes to the store do not show."""
+
+    def __init__(self, store: Store) -> None:
+        self.meta: dict[str, Any] = store.meta
+        self.config = parse(self.meta["config"])
+        self.definition = Definition.model_validate(self.meta["definition_record"])
+        self.programs: dict[str, Program] = {p.id: p for p in store.programs()}
+        self.rows: list[Row] = list(store.evaluations())
+        self.epoch = max((r.epoch for r in self.rows if r.evaluation.passed), default=0)
+        found = store.epochs().get(self.epoch, [])
+        self.workloads: dict[str, Workload] = {w.uuid: w for w in found}
+        self.exchanges = Exchanges(store)
+        self._by_program: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            self._by_program[row.program_id].append(row)
+        self._archives = self._fold()
+
+    def _fold(self) -> list[Archive]:
+        """The elites of the present epoch by island; seeds are everybody's."""
+        archives = [Archive() for _ in range(self.config.islands.count)]
+        for row in self.rows:
+            if row.epoch != self.epoch or not row.evaluation.passed:
+                continue
+            program = self.programs[row.program_id]
+            everybody = program.emitter == "seed"
+            for at in range(len(archives)) if everybody else [program.island % len(archives)]:
+                archives[at].add(program, row.evaluation, describe(program, row.evaluation))
+        return archives
+
+    # -- elites -------------------------------------------------------------------------------
+
+    def archive(self, island: int) -> Archive:
+        """The island's elites; those of all islands while it has none in this epoch."""
+        own = self._archives[island]
+        return own if len(own) else self.united()
+
+    def united(self) -> Archive:
+        """The elites of all islands as one archive."""
+        archive = Archive()
+        for other in self._archives:
+            for niche, elite in other.items():
+                archive.add(elite.program, elite.evaluation, niche)
+        return archive
+
+    def elites(self) -> list[Elite]:
+        """The best program of every niche over all islands, best first."""
+        return ranked(self.united())
+
+    # -- single programs ----------------------------------------------------------------------
+
+    def last(self, program_id: str) -> Row | None:
+        """The program's evaluation in the present epoch, else its latest; None: not evaluated."""
+        rows = self._by_program.get(program_id, [])
+        here = [r for r in rows if r.epoch == self.epoch] or rows
+        return here[-1] if here else None
+
+    def gain(self, program_id: str, over: str) -> float | None:
+        """Ratio of the scores in the latest epoch that measured both; None where there is none."""
+        mine = {r.epoch: r for r in self._by_program.get(program_id, []) if r.evaluation.passed}
+        for row in reversed(self._by_program.get(over, [])):
+            if row.evaluation.passed and row.epoch in mine:
+                return mine[row.epoch].evaluation.score / row.evaluation.score
+        return None
+
+    def base(self, program: Program) -> Program | None:
+        """The nearest ancestor (along first parents) that passed; None where there is none."""
+        for ancestor in self._ancestors(program):
+            row = self.last(ancestor.id)
+            if row is not None and row.evaluation.passed:
+                return ancestor
+        return None
+
+    def lineage(self, program: Program) -> list[Step]:
+        """The program and its ancestors along first parents, itself first."""
+        chain = [program, *self._ancestors(program)]
+        return [Step(p, self.gain(p.id, p.parents[0]) if p.parents else None) for p in chain]
+
+    def failed_ancestors(self, program: Program) -> int:
+        """How many ancestors in a row, from the nearest on, were evaluated and did not pass."""
+        count = 0
+        for ancestor in self._ancestors(program):
+            row = self.last(ancestor.id)
+            if row is None or row.evaluation.passed:
+                break
+            count += 1
+        return count
+
+    def _ancestors(self, program: Program) -> list[Program]:
+        chain: list[Program] = []
+        while program.parents and len(chain) < LINEAGE:
+            parent = self.programs.get(program.parents[0])
+            if parent is None:
+                break
+            chain.append(parent)
+            program = parent
+        return chain
+
+    def passed_templates(self) -> set[str]:
+        """Codes (sources without their tunables' values) of which some setting passed."""
+        passed = {row.program_id for row in self.rows if row.evaluation.passed}
+        return {tunables.template(self.programs[p].solution.entry_source) for p in passed}
+
+    def settings_tried(self, program: Program) -> tuple[int, int]:
+        """(programs that differ from this one in tunables only and were evaluated, failed ones)."""
+        wanted = tunables.template(program.solution.entry_source)
+        rows = [
+            self.last(other.id)
+            for other in self.programs.values()
+            if other.solution.spec.language is program.solution.spec.language
+            and tunables.template(other.solution.entry_source) == wanted
+        ]
+        evaluated = [row for row in rows if row is not None]
+        return len(evaluated), sum(not row.evaluation.passed for row in evaluated)
+
+    # -- failures and earlier answers ---------------------------------------------------------
+
+    def failures(self, keep: Callable[[Program], bool]) -> list[tuple[Program, Row]]:
+        """Programs that failed and for which `keep` holds, the latest first."""
+        pairs = ((self.programs[row.program_id], row) for row in reversed(self.rows))
+        return [(p, row) for p, row in pairs if not row.evaluation.passed and keep(p)]
+
+    def attempts(self) -> list[Attempt]:
+        """Answered exchanges, the latest first; unusable answers included."""
+        found = []
+        for exchange in reversed(self.exchanges.all()):
+            replies = self.exchanges.replies(exchange.id)
+            if replies:
+                reply = replies[-1]
+                queued = reply.verdict is Verdict.QUEUED and reply.program is not None
+                row = self.last(reply.program or "") if queued else None
+                found.append(Attempt(exchange, reply, row))
+        return found
+
+    def languages(self) -> tuple[Language, ...]:
+        """Languages that the run's device and configuration allow."""
+        cpu = self.meta["device"].get("type") == "cpu"
+        able = (
+            (Language.CPP, Language.TILELANG)
+            if cpu
+            else (Language.TRITON, Language.TILELANG, Language.CUDA)
+        )
+        return tuple(x for x in able if not self.config.languages or x in self.config.languages)
+
+
+_ERROR = re.compile(r"error|exception|assert|not allowed|refused|exceed", re.IGNORECASE)
+
+
+def telling(log: str, limit: int = 240) -> str:
+    """The line of a log that says most: the first that names an error, else the last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    if not lines:
+        return "no log"
+    named = [line for line in lines if _ERROR.search(line)]
+    # Python's traceback names the error last, compilers name the first one first.
+    traceback = any(line.startswith("Traceback") for line in lines)
+    chosen = (named or lines)[-1] if traceback or not named else named[0]
+    return chosen if len(chosen) <= limit else chosen[: limit - 4] + " ..."
+
+
+def tail(log: str, limit: int) -> str:
+    """The end of a log at a line's start, at most `limit` characters."""
+    log = log.strip()
+    if len(log) <= limit:
+        return log
+    kept = log[-limit:]
+    return "... " + kept[kept.find("\n") + 1 :]
