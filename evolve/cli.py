@@ -29,6 +29,10 @@ UsageError: Any = typer.BadParameter.__base__
 """Of typer's own copy of click, or of click: versions differ."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
+SearchOnly = Annotated[
+    bool,
+    typer.Option("--search-only", help="No champion, peers and plots now: a later resume does it."),
+]
 Results = Annotated[Path, typer.Option("--results", help="Directory that holds runs.")]
 RunDir = Annotated[Path, typer.Argument(help="Run directory, or a run's name under results/.")]
 
@@ -93,6 +97,7 @@ def run(
     compile_only: Annotated[
         str | None, typer.Option(help="Only compile the CUDA seeds for a target such as sm_90a.")
     ] = None,
+    search_only: SearchOnly = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -118,7 +123,7 @@ def run(
         return
     from evolve import session
 
-    outcome = session.run(settings, results, name, quiet or as_json)
+    outcome = session.run(settings, results, name, quiet or as_json, search_only)
     _finish(outcome, as_json)
 
 
@@ -127,6 +132,7 @@ def resume(
     run: RunDir,
     evaluations: Annotated[int | None, typer.Option(help="New total budget.")] = None,
     time: Annotated[str | None, typer.Option(help="Time budget from now on.")] = None,
+    search_only: SearchOnly = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -134,7 +140,7 @@ def resume(
     from evolve import session
 
     budget, seconds = _positive(evaluations, "--evaluations"), _seconds(time)
-    _finish(session.resume(_find_run(run), budget, seconds, quiet or as_json), as_json)
+    _finish(session.resume(_find_run(run), budget, seconds, quiet or as_json, search_only), as_json)
 
 
 @app.command(epilog="Example: evolve status results/my-run --json")

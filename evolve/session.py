@@ -70,8 +70,10 @@ def _operator(config: RunConfig) -> catalog.Operator:
     return operator
 
 
-def run(config: RunConfig, results: Path, name: str | None, quiet: bool) -> Outcome:
-    """Start a new run and take it to its end."""
+def run(
+    config: RunConfig, results: Path, name: str | None, quiet: bool, search_only: bool = False
+) -> Outcome:
+    """Start a new run and take it to its end; `search_only`: a later resume does the closing."""
     _operator(config)
     results = cluster.results_dir(results)
     if name and (results / name / FILE).exists():
@@ -80,10 +82,16 @@ def run(config: RunConfig, results: Path, name: str | None, quiet: bool) -> Outc
     run_dir = results / (name or f"{found.definition.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     with _pool(found) as pool:
         store = Store.create(run_dir, _meta(found, pool))
-        return _drive(found, store, pool, quiet)
+        return _drive(found, store, pool, quiet, search_only)
 
 
-def resume(run_dir: Path, evaluations: int | None, time_s: float | None, quiet: bool) -> Outcome:
+def resume(
+    run_dir: Path,
+    evaluations: int | None,
+    time_s: float | None,
+    quiet: bool,
+    search_only: bool = False,
+) -> Outcome:
     """Continue a run where it stopped; `evaluations` is a new total budget."""
     store = Store.open(run_dir)
     meta = store.meta
@@ -99,7 +107,7 @@ def resume(run_dir: Path, evaluations: int | None, time_s: float | None, quiet: 
         store.set_meta(
             {"config": {**data, "budget": budget}, "device": {**pool.facts, "type": found.device}}
         )
-        return _drive(found, store, pool, quiet, moved=moved)
+        return _drive(found, store, pool, quiet, search_only, moved)
 
 
 @contextmanager
@@ -135,7 +143,12 @@ def _meta(found: Plan, pool: EvaluatorPool) -> dict[str, Any]:
 
 
 def _drive(
-    found: Plan, store: Store, pool: EvaluatorPool, quiet: bool, moved: bool = False
+    found: Plan,
+    store: Store,
+    pool: EvaluatorPool,
+    quiet: bool,
+    search_only: bool,
+    moved: bool = False,
 ) -> Outcome:
     """Search and close. `moved`: to another device, whose latencies do not compare."""
     title = f"{found.definition.name} on {pool.facts.get('name', found.device)}"
@@ -149,6 +162,8 @@ def _drive(
             display.say(f"interrupted; everything is recorded. evolve resume {store.run_dir}")
             return Outcome(store.run_dir, reason, INTERRUPTED, None)
         display.say(f"search ended: {reason}")
+        if search_only:
+            return Outcome(store.run_dir, reason, 0, None)
         report = close(found, store, pool, engine, display)
     return Outcome(store.run_dir, reason, 0 if report.get("champion") else 1, report)
 
