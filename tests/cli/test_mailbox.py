@@ -91,7 +91,8 @@ def test_ask_tell_resume_ask_again(evolve: Evolve, run_dir: Path, tmp_path: Path
     assert evolve("status", run_dir, "--json").document["pending"] == 2
 
     moved = shutil.move(run_dir, tmp_path / "elsewhere")  # the run directory is all that moves
-    resumed = evolve_process("resume", moved, "--evaluations", command[2], "--search-only", "--json")
+    budget = ("--evaluations", command[2])
+    resumed = evolve_process("resume", moved, *budget, "--search-only", "--json")
     assert resumed.code == 0, resumed.err
     assert resumed.document["report"] is None  # the closing is left to a later resume
     facts = evolve("status", moved, "--json").document
