@@ -1,5 +1,6 @@
 # make run   evolve matmul_bias_gelu on the best device found
 # make test  every test that this machine allows
+# make corpus  the cheating and the honest kernels
 # make lint  ruff and mypy
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-for-tests
 
-.PHONY: run test lint bench clean
+.PHONY: run test corpus lint bench clean
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,7 +27,10 @@ run: $(STAMP)
 	$(BIN)/evolve run matmul_bias_gelu --evaluations 80 --time 200s
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/hacks --ignore tests/honest
+
+corpus: $(TEST_STAMP)
+	$(BIN)/python -m pytest tests/hacks tests/honest
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
