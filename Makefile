@@ -1,6 +1,6 @@
 # make run   evolve matmul_bias_gelu on the best device found
 # make test  every test that this machine allows
-# make corpus  the cheating and the honest kernels
+# make test-long  the corpora of cheating and honest kernels, and Ray jobs
 # make lint  ruff and mypy
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-for-tests
 
-.PHONY: run test corpus lint bench clean
+.PHONY: run test test-long lint bench clean
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,10 +27,10 @@ run: $(STAMP)
 	$(BIN)/evolve run matmul_bias_gelu --evaluations 80 --time 200s
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest --ignore tests/hacks --ignore tests/honest
+	$(BIN)/python -m pytest --ignore tests/hacks --ignore tests/honest --ignore tests/cli/test_ray_job.py
 
-corpus: $(TEST_STAMP)
-	$(BIN)/python -m pytest tests/hacks tests/honest
+test-long: $(TEST_STAMP)
+	$(BIN)/python -m pytest tests/hacks tests/honest tests/cli/test_ray_job.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

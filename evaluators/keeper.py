@@ -89,6 +89,8 @@ def _watch(candidate: int, judge: Channel, memory_bytes: int) -> Verdict:
             next_scan = now + SCAN_S
             below = processes.descendants(os.getpid())
             used = sum(map(processes.resident_bytes, below))
+            if len(below) > 1 and used - base > memory_bytes:  # children share their parent's pages
+                used = sum(map(processes.proportional_bytes, below))
             if len(below) > PROCESS_LIMIT:
                 reason = "processes"
         peak = max(peak, used - base)

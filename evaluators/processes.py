@@ -46,6 +46,19 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
+def proportional_bytes(pid: int) -> int:
+    """Memory of one process with shared pages divided among their holders; 0 when it is gone.
+
+    Slower than `resident_bytes` (milliseconds), but a sum over a family counts no page twice.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            found = next(line for line in file if line.startswith(b"Pss:"))
+        return int(found.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return 0
+
+
 def virtual_bytes() -> int:
     """Address space of the calling process."""
     with open("/proc/self/statm", "rb") as file:

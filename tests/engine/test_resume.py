@@ -21,7 +21,7 @@ from evolve.store import FILE, Store
 DRIVER = Path(__file__).parent / "driver.py"
 PORT = 6411  # Ray's workers take 10002 to 19999
 KILLS = 20
-EVALUATIONS = 180
+EVALUATIONS = 130
 
 
 @pytest.fixture(scope="module")

@@ -237,14 +237,13 @@ def test_triton_seeds_are_right_when_interpreted(stem: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("name", [PS16, PS1])
 @pytest.mark.parametrize(
-    ("language", "stem"),
+    ("name", "language", "stem"),
     [
-        (Language.TRITON, "splitkv"),
-        (Language.TRITON, "onepass"),
-        (Language.TILELANG, "splitkv"),
-        (Language.CUDA, "splitkv"),
+        (PS16, Language.TRITON, "splitkv"),
+        (PS1, Language.TRITON, "onepass"),
+        (PS16, Language.TILELANG, "splitkv"),
+        (PS1, Language.CUDA, "splitkv"),
     ],
 )
 def test_cuda_seeds_compile_for_hopper(
