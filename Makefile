@@ -1,6 +1,6 @@
 # make run   evolve matmul_bias_gelu on the best device found
 # make test  every test that this machine allows
-# make test-long  the corpora of cheating and honest kernels, and Ray jobs
+# make test-long  the longer tests: corpora, Ray jobs, runs killed at twenty moments
 # make lint  ruff and mypy
 PYTHON ?= python3
 VENV := .venv
@@ -26,11 +26,13 @@ $(TEST_STAMP): $(STAMP)
 run: $(STAMP)
 	$(BIN)/evolve run matmul_bias_gelu --evaluations 80 --time 200s
 
+LONG := tests/hacks tests/honest tests/cli/test_ray_job.py tests/engine/test_resume.py
+
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest --ignore tests/hacks --ignore tests/honest --ignore tests/cli/test_ray_job.py
+	$(BIN)/python -m pytest $(addprefix --ignore ,$(LONG))
 
 test-long: $(TEST_STAMP)
-	$(BIN)/python -m pytest tests/hacks tests/honest tests/cli/test_ray_job.py
+	$(BIN)/python -m pytest $(LONG)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
