@@ -6,7 +6,6 @@ alike, and it is called in `seq` order; so a resumed run has the archives of the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -158,8 +157,3 @@ class Population:
         leaving = ray.get([i.emigrants.remote(self._migrants) for i in self._islands])
         for source, elites in enumerate(leaving):
             self._islands[self._ring.target(source)].immigrate.remote(elites)
-
-
-def niches(elites: list[tuple[str, Program, Evaluation]]) -> Counter[str]:
-    """Elites counted by niche key."""
-    return Counter(niche for niche, _, _ in elites)
