@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from evaluators.child import CandidateFailed, EvaluatorError, Limits, Nursery
 from evaluators.epoch import Epoch
-from evaluators.latency import Timed
+from evaluators.judging import judge
+from evaluators.latency import Batch, Timed
 from evaluators.schema import Solution
 from evaluators.stopwatch import Estimate, Mode
 from evaluators.trial import Effort, Trial
@@ -36,17 +37,30 @@ class Anchor(Timed):
         self._estimates: dict[int, Estimate] = {}
 
     @property
+    def slot(self) -> int:
+        """Where its outputs are."""
+        return int(self._arguments[3])
+
+    @property
+    def files(self) -> str:
+        """'' when its process, as every other, sees no files but its own; else why."""
+        return self._trial.files if self._trial is not None else ""
+
+    @property
     def network(self) -> str:
         """'' when its process, as every other, has no network; else why."""
         return self._trial.network if self._trial is not None else ""
 
     def start(self) -> None:
-        """Build the anchor and check it on every workload. Raises AnchorError."""
+        """Build the anchor and judge it on everything. Raises AnchorError.
+
+        Needs the device. What is right for the first draws is computed here, for all candidates.
+        """
         self._trial = Trial(*self._arguments)
         self._estimates = {}
         try:
             self._trial.build()
-            self._trial.correct()
+            judge(self._trial)
         except CandidateFailed as error:
             self.close()
             raise AnchorError(
@@ -63,7 +77,7 @@ class Anchor(Timed):
                 raise self._restart() from error
         return self._estimates[workload]
 
-    def time(self, workload: int, mode: Mode, samples: int) -> list[float]:
+    def time(self, workload: int, mode: Mode, samples: int) -> Batch:
         trial = self._running()
         try:
             return trial.time(workload, mode, samples)

@@ -23,6 +23,15 @@ from evaluators.schema import Definition, Record
 ALIGNMENT = 256
 """Bytes; every tensor starts at a multiple of it, as an allocation on the device would."""
 
+BAND = 64 << 10
+"""Bytes of a guard band before, between and behind outputs."""
+
+RING_BYTES = 4 << 30
+"""A ring takes at most this: calls on more are long enough to be timed one by one."""
+
+RESULT_BYTES = 512 << 20
+"""Outputs of a ring take at most this: every evaluation under way has a set of its own."""
+
 _CUDA_GRAIN = 32 << 20
 # <linux/fcntl.h>; Python names it only since 3.13.
 _F_SEAL_FUTURE_WRITE = 0x0010
@@ -48,33 +57,94 @@ class Entry(Record):
 
 
 class Call(Record):
-    """Arguments of one workload: inputs in one block, outputs in another."""
+    """Arguments of one workload, by offset in the input block and the output block.
 
-    inputs: tuple[Entry, ...]
+    `base` inputs keep their values for an epoch; `live` inputs, laid out alike, get new values for
+    every judged or timed call. Inputs of either take `span` bytes. Outputs lie between guard bands,
+    `reach` bytes in all. `slots` further sets of inputs and outputs follow the live ones, `span`
+    and `reach` bytes apart: the ring.
+    """
+
+    base: tuple[Entry, ...]
+    live: tuple[Entry, ...]
     outputs: tuple[Entry, ...]
+    base_start: int
+    live_start: int
+    span: int
+    reach: int
+    slots: int = 0
+
+    def inputs(self, slot: int = 0) -> tuple[Entry, ...]:
+        """Live inputs, or those of ring slot `slot`, which counts from 1."""
+        return tuple(_moved(e, slot * self.span) for e in self.live)
+
+    def results(self, slot: int = 0) -> tuple[Entry, ...]:
+        """Outputs, or those of a ring slot."""
+        return tuple(_moved(e, slot * self.reach) for e in self.outputs)
+
+    def bands(self, slot: int = 0) -> tuple[tuple[int, int], ...]:
+        """(start, end) of the bytes around the outputs that no call may write."""
+        edges, at = [], slot * self.reach
+        for entry in self.results(slot):
+            edges.append((at, entry.offset))
+            at = entry.offset + entry.nbytes
+        return (*edges, (at, (slot + 1) * self.reach))
+
+
+def _moved(entry: Entry, by: int) -> Entry:
+    if entry.shape is None or not by:
+        return entry
+    return entry.model_copy(update={"offset": entry.offset + by})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Calls of all workloads of an epoch, and the bytes that their blocks need."""
+    """Calls of an epoch, and the bytes that their blocks need."""
 
     calls: tuple[Call, ...]
     input_bytes: int
     output_bytes: int
 
 
-def plan(definition: Definition, axes: list[dict[str, int]], scalars: list[dict[str, Any]]) -> Plan:
-    """Lay out workloads: inputs one after another, outputs of all workloads over each other.
+def plan(
+    definition: Definition, axes: list[dict[str, int]], scalars: list[dict[str, Any]], ring: int = 0
+) -> Plan:
+    """Lay out workloads: base inputs one after another, live inputs and outputs over each other.
 
-    `scalars` gives each workload's scalar inputs by name. KeyError when one or an axis is missing.
+    `scalars` gives each workload's scalar inputs by name; `ring` is how many slots a ring should
+    have, as far as `RING_BYTES` and `RESULT_BYTES` hold them. KeyError when a scalar or an axis
+    is missing.
     """
-    calls, start, most = [], 0, 0
+    bases, spans, start = [], [], 0
     for sizes, values in zip(axes, scalars, strict=True):
-        inputs, start = _entries(definition, definition.inputs, sizes, values, start)
-        outputs, end = _entries(definition, definition.outputs, sizes, {}, 0)
-        calls.append(Call(inputs=inputs, outputs=outputs))
-        most = max(most, end)
-    return Plan(tuple(calls), start, most)
+        entries, end = _entries(definition, definition.inputs, sizes, values, start)
+        bases.append((start, entries))
+        spans.append(end - start)
+        start = end
+    largest = max(spans)
+    room = ring_bytes(largest, ring)
+    calls = []
+    for (first, base), span, sizes in zip(bases, spans, axes, strict=True):
+        outputs, end = _entries(definition, definition.outputs, sizes, {}, BAND, gap=BAND)
+        calls.append(
+            Call(
+                base=base,
+                live=tuple(_moved(e, start - first) for e in base),
+                outputs=outputs,
+                base_start=first,
+                live_start=start,
+                span=span,
+                reach=end,
+                slots=min(ring, room // span, RESULT_BYTES // end) if span else 0,
+            )
+        )
+    output_bytes = max(c.reach * (1 + c.slots) for c in calls)
+    return Plan(tuple(calls), start + largest + room, output_bytes)
+
+
+def ring_bytes(largest: int, slots: int) -> int:
+    """Bytes of a ring of `slots` sets of inputs, the largest of which takes `largest`."""
+    return min(RING_BYTES, slots * largest)
 
 
 def view(block: Any, entry: Entry) -> Any:
@@ -89,7 +159,7 @@ def view(block: Any, entry: Entry) -> Any:
 
 def _entries(
     definition: Definition, specs: dict[str, Any], axes: dict[str, int], values: dict[str, Any],
-    start: int,
+    start: int, gap: int = 0,
 ) -> tuple[tuple[Entry, ...], int]:  # fmt: skip
     entries = []
     for name, spec in specs.items():
@@ -98,7 +168,7 @@ def _entries(
             continue
         shape = definition.shape_of(spec, axes)
         entries.append(Entry(name=name, dtype=spec.dtype, shape=shape, offset=start))
-        start += -(-entries[-1].nbytes // ALIGNMENT) * ALIGNMENT
+        start += -(-entries[-1].nbytes // ALIGNMENT) * ALIGNMENT + gap
     return tuple(entries), start
 
 
@@ -112,7 +182,7 @@ class Block(Protocol):
         """What `attach` needs in the other process: JSON, and descriptors to send beside it."""
 
     def seal(self) -> None:
-        """No process that attaches from now on can write; CPU only, otherwise nothing."""
+        """No process that attaches from now on can write, but the owner; CPU only."""
 
     def close(self) -> None:
         """The owner needs it no more."""
@@ -169,9 +239,10 @@ class CudaBlock:
         self.tensor = None
 
 
-def allocate(device: str, nbytes: int, old: Block | None = None) -> Block:
+def allocate(device: str, nbytes: int, old: Block | None = None, reserve: int = 0) -> Block:
     """A block of at least `nbytes`. On CUDA `old` is used again when it is large enough, and grows
-    at least twofold otherwise, so that what torch still holds never exceeds the newest block."""
+    at least twofold otherwise, so that what torch still holds never exceeds the newest block; the
+    first one has `reserve` bytes, if that is more."""
     if device == "cpu":
         if old is not None:
             old.close()
@@ -181,7 +252,7 @@ def allocate(device: str, nbytes: int, old: Block | None = None) -> Block:
             return old
         nbytes = max(nbytes, 2 * old.nbytes)
         old.close()
-    return CudaBlock(nbytes)
+    return CudaBlock(max(nbytes, reserve))
 
 
 def attach(message: dict[str, Any], fds: list[int]) -> Any:

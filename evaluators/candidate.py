@@ -1,8 +1,9 @@
 """The candidate's process: builds one solution and serves the judge's commands.
 
 Commands and replies are JSON. `attach` (layout and shared blocks), `build`, `warm` (first call, on
-private outputs: JIT languages compile here), `run` (one judged call), `prepare` and `time`
-(latency), `compile` (for a device that is absent). A reply is `{"ok": true, ...}` or
+base inputs and private outputs: JIT languages compile here), `run` (one judged call on live
+inputs), `launches` (one under the profiler), `prepare` and `time` (latency), `memory`, `compile`
+(for a device that is absent). A reply is `{"ok": true, ...}` or
 `{"ok": false, "status": ..., "log": ...}`.
 """
 
@@ -18,10 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evaluators import arena, confinement
+from evaluators import arena, cage, confinement, freed, launches
 from evaluators.builders import builder_for
 from evaluators.builders.base import BuildError, Built, describe
 from evaluators.channel import Channel, ChannelClosed
+from evaluators.correctness import poison
 from evaluators.schema import Solution, Status
 from evaluators.stopwatch import CudaStopwatch, HostStopwatch, l2_flush
 
@@ -41,7 +43,8 @@ def live(own: socket.socket, folder: Path, file_bytes: int, address_bytes: int |
     """Serve commands on `own` until the judge closes it. Runs confined to `folder`."""
     confinement.enter(folder, file_bytes, address_bytes)
     network = confinement.leave_network()
-    server = Server(Channel(own), folder, network)
+    shut = cage.shut(folder)
+    server = Server(Channel(own), folder, network and shut.network, shut.files)
     try:
         server.serve()
     except ChannelClosed:
@@ -52,17 +55,17 @@ def live(own: socket.socket, folder: Path, file_bytes: int, address_bytes: int |
 class Server:
     """One solution and its commands. Everything a command raises becomes its reply."""
 
-    def __init__(self, judge: Channel, folder: Path, network: str) -> None:
+    def __init__(self, judge: Channel, folder: Path, network: str, files: str) -> None:
         self._judge = judge
         self._folder = folder
         self._network = network
+        self._files = files
         self._device = "cpu"
         self._built: Built | None = None
         self._solution: Solution | None = None
         self._calls: tuple[arena.Call, ...] = ()
         self._inputs: Any = None
         self._outputs: Any = None
-        self._min_time_ms = 1.0
         self._flush: Any = None
         self._prepared: tuple[int, Callable[[], Any]] | None = None
         self._watches: dict[int, HostStopwatch | CudaStopwatch] = {}
@@ -89,15 +92,20 @@ class Server:
             return self._build(message)
         if name == "compile":
             return self._compile(message)
+        if name == "memory":
+            return dict(freed.held(self._device))
+        if name == "facts":
+            assert self._built is not None
+            return {"facts": self._built.facts().model_dump(mode="json")}
         workload = message["workload"]
         if name == "warm":
             return self._warm(workload)
         if name == "settle":
             return self._settle()
+        if name == "launches":
+            return {"launches": launches.recorded(self._call(workload))}
         if name == "run":
-            self._call(workload)()
-            self._wait()
-            return {}
+            return self._run(workload)
         if name == "prepare":
             return asdict(self._watch(workload).prepare())
         return {"samples": self._watches[workload].time(message["mode"], message["samples"])}
@@ -105,61 +113,68 @@ class Server:
     def _attach(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self._device = message["device"]
         self._calls = tuple(arena.Call.model_validate(c) for c in message["calls"])
-        self._min_time_ms = message["min_time_ms"]
         self._inputs = arena.attach(message["inputs"], fds)
         self._outputs = arena.attach(message["outputs"], fds)
-        return {"network": self._network}
+        return {"network": self._network, "files": self._files}
 
     def _build(self, message: dict[str, Any]) -> dict[str, Any]:
         self._solution = Solution.model_validate(message["solution"])
         builder = builder_for(self._solution.spec.language)
         self._built = builder.build(self._solution, self._folder, self._device)
-        return {}
+        return {"planned": self._built.prepare is not None}
 
     def _compile(self, message: dict[str, Any]) -> dict[str, Any]:
         solution = Solution.model_validate(message["solution"])
-        inputs, outputs = self._arguments(0)
+        inputs, outputs = self._arguments(0, live=False)
         builder = builder_for(solution.spec.language)
         facts = builder.compile_only(solution, [*inputs, *outputs], self._folder, message["target"])
         return {"facts": facts.model_dump(mode="json")}
 
     def _warm(self, workload: int) -> dict[str, Any]:
-        """Call once on outputs of our own: other candidates may be timed meanwhile.
+        """Call once on base inputs and outputs of our own: others may be timed meanwhile.
 
         Does not wait for the device: what is compiled here may take long, what runs may not.
         """
         import torch
 
-        inputs, outputs = self._arguments(workload)
+        inputs, outputs = self._arguments(workload, live=False)
         self._bind(inputs, tuple(torch.empty_like(o) for o in outputs))()
         return {}
 
     def _settle(self) -> dict[str, Any]:
         """Wait for the device to finish what `warm` launched."""
         self._wait()
-        assert self._built is not None
-        return {"facts": self._built.facts().model_dump(mode="json")}
+        return {}
+
+    def _run(self, workload: int) -> dict[str, Any]:
+        """One call in which memory that was freed before holds nothing of use."""
+        call = self._call(workload)
+        with freed.poisoned(self._device):
+            call()
+            self._wait()
+        return {}
 
     def _watch(self, workload: int) -> HostStopwatch | CudaStopwatch:
         if workload not in self._watches:
             call = self._call(workload)
             if self._device == "cpu":
-                self._watches[workload] = HostStopwatch(call, self._min_time_ms)
+                self._watches[workload] = HostStopwatch(call)
             else:
                 if self._flush is None:
                     self._flush = l2_flush()
-                self._watches[workload] = CudaStopwatch(call, self._flush)
+                ring = Slots(self._inputs, self._outputs, self._calls[workload])
+                self._watches[workload] = CudaStopwatch(call, self._flush, ring)
         return self._watches[workload]
 
     def _call(self, workload: int) -> Callable[[], Any]:
         """The call of a workload on the shared outputs, prepared at most once in a row."""
         if self._prepared is None or self._prepared[0] != workload:
-            self._prepared = (workload, self._bind(*self._arguments(workload)))
+            self._prepared = (workload, self._bind(*self._arguments(workload, live=True)))
         return self._prepared[1]
 
-    def _arguments(self, workload: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    def _arguments(self, workload: int, live: bool) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         call = self._calls[workload]
-        inputs = tuple(arena.view(self._inputs, e) for e in call.inputs)
+        inputs = tuple(arena.view(self._inputs, e) for e in (call.live if live else call.base))
         return inputs, tuple(arena.view(self._outputs, e) for e in call.outputs)
 
     def _bind(self, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> Callable[[], Any]:
@@ -181,6 +196,25 @@ class Server:
         if isinstance(error, BuildError | WrongReturn):
             return str(error)[-8000:]
         return describe(error, self._folder)[-8000:]
+
+
+class Slots:
+    """The ring of one workload, see `evaluators.stopwatch.Ring`."""
+
+    def __init__(self, inputs: Any, outputs: Any, call: arena.Call) -> None:
+        self._live = inputs[call.live_start : call.live_start + (1 + call.slots) * call.span]
+        self._results = outputs[: (1 + call.slots) * call.reach]
+        self._outputs = tuple(arena.view(outputs, e) for e in call.outputs)
+        self._span, self._reach = call.span, call.reach
+
+    def load(self, slot: int) -> None:
+        span = self._span
+        self._live[:span].copy_(self._live[slot * span : (slot + 1) * span])
+        poison(self._outputs)
+
+    def keep(self, slot: int) -> None:
+        reach = self._reach
+        self._results[slot * reach : (slot + 1) * reach].copy_(self._results[:reach])
 
 
 def _checked(call: Callable[[], Any], outputs: tuple[Any, ...], passing: bool) -> None:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from evaluators import guard
 from evaluators.schema import BuildSpec, Definition, Language, Record, Solution, SourceFile
@@ -32,8 +32,8 @@ _R = TypeVar("_R", bound=Record)
 
 AUTHOR = "tilevolve"
 
-OPERATOR_NAMES = ("run", "axes_of", "make_inputs", "cost", "TOLERANCES")
-"""What every `operator.py` defines."""
+OPERATOR_NAMES = ("exact", "honest", "run", "axes_of", "make_inputs", "cost")
+"""Functions that every `operator.py` defines; `vary`, `cases` and `ALLOWANCE` are optional."""
 
 SUFFIXES = {
     Language.TRITON: ".py",
@@ -146,11 +146,23 @@ def load_operator(name: str, root: Path | None = None) -> Operator:
 
 def load_module(operator: Operator) -> ModuleType:
     """The operator's `operator.py`, imported once per process (it imports torch). CatalogError."""
-    module = _import(operator.folder / "operator.py")
-    missing = [n for n in OPERATOR_NAMES if not hasattr(module, n)]
+    module, where = _import(operator.folder / "operator.py"), f"{operator.name}/operator.py"
+    missing = [n for n in OPERATOR_NAMES if not callable(getattr(module, n, None))]
     if missing:
-        raise CatalogError(f"{operator.name}/operator.py does not define {', '.join(missing)}")
+        raise CatalogError(f"{where} does not define {', '.join(missing)}")
+    for name in ("vary", "cases"):
+        if not callable(getattr(module, name, len)):
+            raise CatalogError(f"{where}: {name} is not a function")
+    try:
+        _ALLOWANCE.validate_python(getattr(module, "ALLOWANCE", {}))
+    except ValidationError as error:
+        raise CatalogError(f"{where}: ALLOWANCE: {explain(error)}") from error
     return module
+
+
+_FACTOR = Annotated[float, Field(ge=1.0)]
+_ALLOWANCE = TypeAdapter(dict[str, tuple[_FACTOR, _FACTOR]])
+"""Output name or dtype -> factors on the RMS and on the largest honest error."""
 
 
 def seeds(

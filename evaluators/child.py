@@ -84,8 +84,10 @@ class Nursery:
         theirs.close()
         self._channel = Channel(ours, REPLY_LIMIT)
 
-    def fork(self, request: dict[str, Any], fds: list[int]) -> None:
-        """Have a child forked that owns the sockets `fds`. Raises EvaluatorError.
+    def fork(self, request: dict[str, Any], fds: list[int]) -> int:
+        """Have a child forked that owns the sockets `fds`; its keeper's process id.
+
+        Raises EvaluatorError.
 
         A nursery that died (a candidate may have killed it) is started again, once.
         """
@@ -96,13 +98,13 @@ class Nursery:
                 assert self._channel is not None
                 try:
                     self._channel.send(request, fds, START_DEADLINE_S)
-                    self._channel.receive(START_DEADLINE_S)
-                    return
+                    return int(self._channel.receive(START_DEADLINE_S)["keeper"])
                 except ChannelError as error:
                     log = self._tail()
                     self._stop()
                     if attempt:
                         raise EvaluatorError(f"the nursery does not run: {error}\n{log}") from error
+        raise AssertionError("unreachable")
 
     def processes(self) -> list[int]:
         """Ids of the nursery and of all that descends from it."""
@@ -160,7 +162,7 @@ class Child:
             **asdict(limits),
         }
         try:
-            nursery.fork(request, [theirs.fileno(), keepers.fileno()])
+            self._pid = nursery.fork(request, [theirs.fileno(), keepers.fileno()])
         except EvaluatorError:
             own.close()
             keeper.close()
@@ -204,6 +206,10 @@ class Child:
         except ChannelError as error:
             raise self._failed(Status.RUNTIME_ERROR, f"{command}: {error}") from error
         return self._judged(command, reply)
+
+    def processes(self) -> list[int]:
+        """Ids of the candidate's process and of all that it started, without its keeper."""
+        return processes.descendants(self._pid)
 
     def close(self) -> Verdict | None:
         """End the candidate and all that it started, and remove its folder."""

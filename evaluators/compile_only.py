@@ -56,7 +56,7 @@ class Compiler:
         self._settings = settings or EvaluatorSettings()
         chosen = workload or _smallest(operator, definition)
         module = catalog.load_module(operator)
-        self._epoch = Epoch(0, definition, module, [chosen], "cpu")
+        self._epoch = Epoch(0, definition, module, [chosen], "cpu", b"")
         self._epoch.lay_out()
         self._nursery = Nursery()
         self._nursery.start()
@@ -89,7 +89,7 @@ class Compiler:
         deadline = self._settings.build_deadline_s
         with Child(self._nursery, solution.spec.language, limits) as child:
             message, fds = self._epoch.attachment(0)
-            child.ask({**message, "min_time_ms": 1.0}, deadline, fds)
+            child.ask(message, deadline, fds)
             reply = child.ask(
                 {
                     "command": "compile",

@@ -1,11 +1,13 @@
-"""What a candidate's process may see and use: environment, files, memory, network."""
+"""What a candidate's process is given: environment, folder, limits, no network."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +28,14 @@ KEPT = (
     "CC", "CXX",
 )  # fmt: skip
 """Environment variables that reach a candidate; no other does, so that no API key can."""
+
+CACHES = (
+    "HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "CUDA_CACHE_PATH",
+    "TRITON_CACHE_DIR", "TRITON_HOME", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR",
+    "TVM_FFI_CACHE_DIR", "TILELANG_CACHE_DIR", "TILELANG_TMP_DIR", "FLASHINFER_WORKSPACE_BASE",
+    "CUTE_DSL_CACHE_DIR", "DG_JIT_CACHE_DIR",
+)  # fmt: skip
+"""Variables that say where programs and libraries write; a candidate's own folder."""
 
 KEPT_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "MACA_", "NCCL_")
 
@@ -57,8 +67,7 @@ def enter(folder: Path, file_bytes: int, address_bytes: int | None) -> None:
     into the address space, as CUDA does.
     """
     os.chdir(folder)
-    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
-        os.environ[name] = str(folder)
+    os.environ.update(dict.fromkeys(CACHES, str(folder)))
     tempfile.tempdir = None
     # CPython ignores SIGXFSZ, which would turn a full output file into an endless stream of errors.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -89,9 +98,12 @@ def leave_network() -> str:
 
 
 def printed(folder: Path, most: int = 3000) -> str:
-    """The end of what the candidate printed, at most `most` bytes of it."""
+    """The end of what the candidate printed, at most `most` bytes of it.
+
+    '' where it put a link or a pipe in the file's place: the judge may read what it may not.
+    """
     try:
-        with open(folder / OUTPUT, "rb") as file:
+        with open(folder / OUTPUT, "rb", opener=_regular) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - most))
             text = file.read().decode(errors="replace").strip()
@@ -105,6 +117,14 @@ def cleaned(text: str, folder: Path) -> str:
     for path in {str(folder), str(folder.resolve())}:
         text = text.replace(path + "/", "").replace(path, ".")
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+def _regular(path: str, flags: int) -> int:
+    opened = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(opened).st_mode) or os.fstat(opened).st_nlink != 1:
+        os.close(opened)
+        raise OSError(errno.EINVAL, "not an ordinary file")
+    return opened
 
 
 def _redirect(path: Path) -> None:

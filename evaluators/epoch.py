@@ -1,9 +1,10 @@
-"""One epoch: workloads with their inputs and references, the same for all programs of the epoch."""
+"""One epoch: workloads and cases, their memory, their draws, and what is right for each draw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import itertools
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -11,8 +12,17 @@ from typing import Any
 from evaluators import arena
 from evaluators.arena import Block, Call
 from evaluators.child import EvaluatorError
-from evaluators.correctness import Comparison, compare, poison
-from evaluators.schema import Definition, ScalarInput, Workload
+from evaluators.correctness import poison
+from evaluators.draws import Draws, blamed
+from evaluators.references import References
+from evaluators.schema import Definition, Workload
+
+RING = 8
+"""Draws that one round of short calls is timed on, where the device has a ring."""
+
+
+FRESH = 1000
+"""Draws from here on are met once: nobody keeps what is right for them."""
 
 
 @dataclass
@@ -29,9 +39,11 @@ class Blocks:
 
 
 class Epoch:
-    """Inputs and references of `workloads`, made once. `order` runs from cheap to expensive.
+    """`workloads`, and the operator's cases behind them: all are known by their index.
 
-    Raises EvaluatorError when the operator does not make what its definition says.
+    `order` runs over all of them, cases first, each from cheap to expensive. Live memory belongs to
+    whoever holds the device. Raises EvaluatorError when the operator does not make what its
+    definition says.
     """
 
     def __init__(
@@ -41,6 +53,7 @@ class Epoch:
         operator: ModuleType,
         workloads: list[Workload],
         device: str,
+        secret: bytes,
     ) -> None:
         if not workloads:
             raise EvaluatorError("an epoch needs at least one workload")
@@ -49,11 +62,19 @@ class Epoch:
         self._definition = definition
         self._operator = operator
         self._device = device
-        self._plan = arena.plan(definition, [w.axes for w in workloads], self._scalars())
+        self._draws = Draws(secret, number, operator, definition, device)
+        self.items = (*workloads, *self._draws.cases())
+        scalars = [self._draws.scalars(w) for w in self.items]
+        ring = 0 if device == "cpu" else RING
+        self._plan = arena.plan(definition, [w.axes for w in self.items], scalars, ring)
         self._blocks: Blocks | None = None
-        self._references: list[tuple[Any, ...]] = []
-        self._checksum = 0
-        self.order = sorted(range(len(workloads)), key=self._bytes)
+        self._pattern: Any = None
+        self._base_sums: dict[int, int] = {}
+        self._live_sums: dict[tuple[int, int], int] = {}
+        self.right = References(operator, definition)
+        self._fresh = itertools.count(FRESH)
+        indices = range(len(self.items))
+        self.order = sorted(indices, key=lambda i: (not self.is_case(i), self._bytes(i)))
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -77,24 +98,36 @@ class Epoch:
             return 0
         return self.blocks.inputs.nbytes + self.blocks.outputs[0].nbytes
 
-    def fill(self, old: Blocks | None, copies: int) -> None:
-        """Lay out, and make inputs and references."""
-        self.lay_out(old, copies)
-        for index in range(len(self.workloads)):
-            self._make_inputs(index)
-        self.blocks.inputs.seal()
-        self._checksum = self._sum()
-        self._references = [self._reference(i) for i in range(len(self.workloads))]
-        if self._sum() != self._checksum:
-            raise EvaluatorError("the operator's reference modifies its inputs")
-        self._release_cache()
+    @property
+    def on_cpu(self) -> bool:
+        return self._device == "cpu"
 
-    def lay_out(self, old: Blocks | None = None, copies: int = 1) -> None:
-        """Allocate the blocks: `old` is used again or freed; `copies` is how many output blocks."""
+    def is_case(self, item: int) -> bool:
+        return item >= len(self.workloads)
+
+    def label(self, item: int) -> str:
+        """What an author may know of an item: its sizes, and the style of a case's values."""
+        return self.items[item].label
+
+    def fill(self, old: Blocks | None, copies: int, reserve: int = 0) -> None:
+        """Lay out, and make the base inputs. Draws and references are made when first needed."""
+        self.lay_out(old, copies, reserve)
+        for item in range(len(self.items)):
+            self._make_base(item)
+        self.blocks.inputs.seal()
+        self.release_cache()
+
+    def lay_out(self, old: Blocks | None = None, copies: int = 1, reserve: int = 0) -> None:
+        """Allocate the blocks: `old` is used again or freed; `copies` is how many output blocks,
+        `reserve` the bytes of the first input block, so that later epochs find room in it."""
+        import torch
+
         outputs = old.outputs if old else []
         self._blocks = Blocks(
             self._device,
-            arena.allocate(self._device, self._plan.input_bytes, old.inputs if old else None),
+            arena.allocate(
+                self._device, self._plan.input_bytes, old.inputs if old else None, reserve
+            ),
             [
                 arena.allocate(
                     self._device, self._plan.output_bytes, outputs[i] if i < len(outputs) else None
@@ -102,6 +135,8 @@ class Epoch:
                 for i in range(copies)
             ],
         )
+        noise = bytearray(os.urandom(arena.BAND + arena.ALIGNMENT))
+        self._pattern = torch.frombuffer(noise, dtype=torch.uint8).to(self._device)
 
     def attachment(self, slot: int) -> tuple[dict[str, Any], list[int]]:
         """What a child needs to see the blocks; `slot` chooses its outputs."""
@@ -116,62 +151,104 @@ class Epoch:
         }
         return message, fds + more
 
-    def poison(self, workload: int, slot: int) -> None:
-        """Overwrite the outputs before a judged call."""
-        poison(self._outputs(workload, slot))
-        self._wait()
+    # -- inputs --
 
-    def compare(self, workload: int, slot: int, skips: tuple[str, ...] = ()) -> Comparison:
-        """Judge what the outputs hold now; `skips` names outputs that are not judged."""
-        tolerances = self._operator.TOLERANCES
-        outputs = self._outputs(workload, slot)
-        return compare(outputs, self._references[workload], self._definition, tolerances, skips)
+    def draw(self, item: int, draw: int, ring: int = 0, *, watched: bool = True) -> None:
+        """Write the values of a draw into live memory, or into slot `ring` of the ring.
 
-    def restore(self) -> bool:
-        """Make the inputs again if anybody modified them; returns whether that was so.
-
-        On the CPU they are sealed, and nobody can.
+        Where candidates could write inputs, a `watched` draw starts from base values that are
+        proven untouched, and `unchanged` can tell afterwards whether the draw still is.
         """
-        if self._device == "cpu" or self._sum() == self._checksum:
-            return False
-        for index in range(len(self.workloads)):
-            self._make_inputs(index)
-        self._release_cache()
-        return True
+        call = self.calls[item]
+        live, watched = self._span(item, ring), watched and not self.on_cpu
+        base = self.blocks.inputs.tensor[call.base_start : call.base_start + call.span]
+        live.copy_(base)
+        if watched and _sum(live) != self._base_sums[item]:
+            self._make_base(item)
+            live.copy_(base)
+            if _sum(live) != self._base_sums[item]:
+                raise EvaluatorError("make_inputs makes other values from the same generator")
+        inputs = {e.name: arena.view(self.blocks.inputs.tensor, e) for e in call.inputs(ring)}
+        self._draws.vary(self.items[item], inputs, draw)
+        if watched:
+            self._live_sums[item, ring] = _sum(live)
 
-    def _scalars(self) -> list[dict[str, Any]]:
-        """Scalar inputs of each workload: those it names, else what the operator makes."""
-        named = [name for name, spec in self._definition.inputs.items() if spec.shape is None]
-        rows = []
-        for workload in self.workloads:
-            row = _named_scalars(workload)
-            if not set(named) <= set(row):
-                made = self._made(workload)
-                row = {name: row.get(name, made[name]) for name in named}
-            rows.append(row)
-        return rows
+    def fresh(self) -> int:
+        """The number of a draw that was never written before."""
+        return next(self._fresh)
 
-    def _made(self, workload: Workload) -> dict[str, Any]:
+    def unchanged(self, item: int, ring: int = 0) -> bool:
+        """Whether the last watched draw in this place is what it was. On the CPU it always is."""
+        return self.on_cpu or _sum(self._span(item, ring)) == self._live_sums[item, ring]
+
+    def follows(self, item: int, ring: int) -> bool:
+        """Whether live memory still holds what was copied there from slot `ring`."""
         import torch
 
-        generator = torch.Generator(self._device).manual_seed(workload.seed)
-        with _blamed("make_inputs"):
-            made: dict[str, Any] = self._operator.make_inputs(
-                self._definition.model_dump(mode="json"),
-                workload.axes,
-                workload.make,
-                _named_scalars(workload),
-                generator,
-                self._device,
-            )
-        missing = [name for name in self._definition.inputs if name not in made]
-        if missing:
-            raise EvaluatorError(f"make_inputs does not make: {', '.join(missing)}")
-        return made
+        one, other = (self._span(item, r).view(torch.int64) for r in (0, ring))
+        return bool(torch.equal(one, other))
 
-    def _make_inputs(self, index: int) -> None:
-        made = self._made(self.workloads[index])
-        for entry in self.calls[index].inputs:
+    # -- outputs --
+
+    def poison(self, item: int, slot: int, ring: int = 0) -> None:
+        """Overwrite the outputs, and the guard bands around them, before a call."""
+        poison(self.outputs(item, slot, ring))
+        block = self.blocks.outputs[slot].tensor
+        for start, end in self.calls[item].bands(ring):
+            block[start:end].copy_(self._pattern[: end - start])
+
+    def trespass(self, item: int, slot: int, ring: int = 0) -> str:
+        """'' when every guard band is as `poison` left it, else where it is not."""
+        import torch
+
+        block, call = self.blocks.outputs[slot].tensor, self.calls[item]
+        names = [e.name for e in call.outputs]
+        for place, (start, end) in enumerate(call.bands(ring)):
+            if not torch.equal(block[start:end], self._pattern[: end - start]):
+                if place == 0:
+                    return f"before output {names[0]!r}"
+                return f"behind output {names[place - 1]!r}"
+        return ""
+
+    def outputs(self, item: int, slot: int, ring: int = 0) -> tuple[Any, ...]:
+        block = self.blocks.outputs[slot].tensor
+        return tuple(arena.view(block, e) for e in self.calls[item].results(ring))
+
+    # -- what is right --
+
+    def know(self, item: int, draw: int, ring: int = 0) -> None:
+        """Compute what is right for a watched draw that was just written, unless it is known."""
+        if self.right.known(item, draw):
+            return
+        block, call = self.blocks.inputs.tensor, self.calls[item]
+        values = [arena.view(block, entry) for entry in call.inputs(ring)]
+        self.right.add(item, draw, values, call.outputs)
+        if not self.unchanged(item, ring):
+            raise EvaluatorError("the operator's reference modifies its inputs")
+        self.release_cache()
+
+    def cost(self, item: int) -> tuple[float, float]:
+        """(flops, least bytes) of one call."""
+        workload = self.items[item]
+        with blamed("cost"):
+            flops, least = self._operator.cost(
+                self._definition.model_dump(mode="json"), workload.axes, workload.make
+            )
+        return float(flops), float(least)
+
+    def wait(self) -> None:
+        """Until the device has done what the judge asked of it."""
+        self._on_cuda("synchronize")
+
+    def release_cache(self) -> None:
+        """Give back device memory that torch keeps for the judge."""
+        self._on_cuda("empty_cache")
+
+    def _make_base(self, item: int) -> None:
+        made, call = self._draws.make(self.items[item]), self.calls[item]
+        span = self.blocks.inputs.tensor[call.base_start : call.base_start + call.span]
+        span.zero_()  # what lies between tensors too: the checksum covers it
+        for entry in call.base:
             if entry.shape is None:
                 continue
             value = made.pop(entry.name)
@@ -181,59 +258,27 @@ class Epoch:
                     f"the definition says {entry.dtype}{entry.shape}"
                 )
             arena.view(self.blocks.inputs.tensor, entry).copy_(value)
+        if not self.on_cpu and item not in self._base_sums:
+            self._base_sums[item] = _sum(span)
 
-    def _reference(self, index: int) -> tuple[Any, ...]:
-        import torch
+    def _span(self, item: int, ring: int) -> Any:
+        call = self.calls[item]
+        start = call.live_start + ring * call.span
+        return self.blocks.inputs.tensor[start : start + call.span]
 
-        inputs = [arena.view(self.blocks.inputs.tensor, e) for e in self.calls[index].inputs]
-        with torch.no_grad(), _blamed("run"):
-            returned = self._operator.run(*inputs)
-        values = returned if isinstance(returned, tuple | list) else (returned,)
-        for entry, value in zip(self.calls[index].outputs, values, strict=True):
-            if tuple(value.shape) != entry.shape or f"torch.{entry.dtype}" != str(value.dtype):
-                raise EvaluatorError(
-                    f"the reference returned {entry.name} as {value.dtype}{tuple(value.shape)}, "
-                    f"the definition says {entry.dtype}{entry.shape}"
-                )
-        return tuple(value.detach() for value in values)
-
-    def _outputs(self, workload: int, slot: int) -> tuple[Any, ...]:
-        block = self.blocks.outputs[slot].tensor
-        return tuple(arena.view(block, e) for e in self.calls[workload].outputs)
-
-    def _bytes(self, index: int) -> int:
-        call = self.calls[index]
-        return sum(e.nbytes for e in (*call.inputs, *call.outputs))
-
-    def _sum(self) -> int:
-        """A checksum over all inputs: their 8-byte words added with wrap-around."""
-        import torch
-
-        size = self._plan.input_bytes
-        return int(self.blocks.inputs.tensor[:size].view(torch.int64).sum())
-
-    def _wait(self) -> None:
-        self._on_cuda("synchronize")
-
-    def _release_cache(self) -> None:
-        self._on_cuda("empty_cache")
+    def _bytes(self, item: int) -> int:
+        return self.calls[item].span + sum(e.nbytes for e in self.calls[item].outputs)
 
     def _on_cuda(self, name: str) -> None:
-        if self._device != "cpu":
+        if not self.on_cpu:
             import torch
 
             function: Callable[[], None] = getattr(torch.cuda, name)
             function()
 
 
-@contextmanager
-def _blamed(function: str) -> Iterator[None]:
-    """What an operator's function raises, a lack of memory included, is the evaluator's error."""
-    try:
-        yield
-    except Exception as error:
-        raise EvaluatorError(f"the operator's {function} fails: {error}") from error
+def _sum(span: Any) -> int:
+    """A checksum: the 8-byte words added with wrap-around."""
+    import torch
 
-
-def _named_scalars(workload: Workload) -> dict[str, Any]:
-    return {k: v.value for k, v in workload.inputs.items() if isinstance(v, ScalarInput)}
+    return int(span.view(torch.int64).sum())

@@ -69,7 +69,8 @@ def _live(live: Callable[[], None]) -> NoReturn:
     code = 1
     try:
         processes.die_with_parent()
-        os.setpgid(0, 0)
+        # A session of its own: no process outside it can be reached through a group.
+        os.setsid()
         live()
         code = 0
     finally:

@@ -1,16 +1,18 @@
 """Paired latency: a candidate and the anchor timed in turns, and what their ratio is.
 
-Batches alternate as ABBA ABBA ..., so that a drift of the clock cancels. The speedup is the median
-of the paired ratios (the i-th sample of one side over the i-th of the other, of the same round);
+Rounds alternate as AB BA AB BA ..., so that a drift of the clock cancels, and so does what it is
+worth to come second: the caches are warmer. Both sides of a round get the same new values. The
+speedup is the median of the paired ratios, each the mean over a round and the next (in logarithms);
 what slows both sides for a while does not touch it. Its 95% interval comes from a two-level
 bootstrap (rounds, then pairs within a round, both with replacement: Davison and Hinkley, Bootstrap
-Methods and their Application, 1997, section 3.8), because samples of one batch resemble each other
-more than those of different batches.
+Methods and their Application, 1997, section 3.8), because samples of one round resemble each other
+more than those of different rounds.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,16 +21,13 @@ from numpy.typing import NDArray
 
 from evaluators.child import CandidateFailed
 from evaluators.schema import Status
-from evaluators.stopwatch import SLOW_MS, Estimate, Mode
+from evaluators.stopwatch import Estimate, Mode
 
-ROUNDS = (4, 32)
-"""Fewest and most batches of each side; even numbers keep ABBA balanced."""
+ROUNDS = (4, 64)
+"""Fewest and most rounds; even numbers keep both orders balanced."""
 
-BATCH_MS = 5.0
-"""Least duration of a batch: the device changes hands between batches, which costs time."""
-
-BATCH_LIMIT = 64
-"""Most samples of a batch."""
+IN_PLACE_MS = 1.0
+"""A call of this length is timed alone, its values written in place before it."""
 
 HOPELESS = 3.0
 """Times slower than the anchor that a candidate's exact latency stops mattering."""
@@ -36,7 +35,20 @@ HOPELESS = 3.0
 RESAMPLES = 500
 
 Samples = NDArray[np.float64]
-"""Latencies in milliseconds, shape [rounds, samples of a batch]."""
+"""Latencies in milliseconds, shape [rounds, samples of a round]."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Claimed latencies of one round in milliseconds, and what the judge saw of it.
+
+    `wall_ms`: the whole round by the judge's clock; `cpu_ms`: processor time that the process and
+    all its threads had spent in their life when the round began, NaN where that says nothing.
+    """
+
+    claims_ms: list[float]
+    wall_ms: float
+    cpu_ms: float = math.nan
 
 
 class Timed(Protocol):
@@ -45,8 +57,27 @@ class Timed(Protocol):
     def prepare(self, workload: int) -> Estimate:
         """Warm up and take a first look."""
 
-    def time(self, workload: int, mode: Mode, samples: int) -> list[float]:
-        """Latencies in milliseconds of `samples` calls."""
+    def time(self, workload: int, mode: Mode, samples: int) -> Batch:
+        """Time `samples` calls, each on values of its own."""
+
+
+class Desk(Protocol):
+    """The judge's part in one workload's timing."""
+
+    slots: int
+    """Most calls of a round; 0 where there is no ring and every call is timed alone."""
+
+    def open(self) -> None:
+        """Write values for the first look."""
+
+    def lay(self, calls: int) -> None:
+        """Write new values for the `calls` of a round."""
+
+    def take(self) -> None:
+        """Take what the candidate wrote, before anything that still works for it writes more."""
+
+    def look(self) -> None:
+        """Judge what the round's calls wrote. Raises CandidateFailed."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +91,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Side:
-    """One side's samples in its faster mode, and the medians of both modes."""
+    """One side's samples in its faster mode, what the judge saw of its rounds, both medians.
+
+    `walls_ms`, `cpu_ms`: of each round, see `Batch`.
+    """
 
     estimate: Estimate
     mode: Mode
     samples: Samples
+    walls_ms: NDArray[np.float64]
+    cpu_ms: NDArray[np.float64]
 
     @property
     def median_ms(self) -> float:
@@ -86,51 +122,79 @@ class Paired:
 
     def speedup(self, rng: np.random.Generator) -> Interval:
         """Anchor latency / candidate latency, the median of pairs, with its interval."""
-        return ratio(self.anchor.samples, self.candidate.samples, rng)
+        return ratio(_both_orders(self.anchor.samples), _both_orders(self.candidate.samples), rng)
 
 
-def measure(
-    candidate: Timed, anchor: Timed, workload: int, budget_ms: float, samples: int, factor: float
-) -> Paired:
-    """Time both sides on one workload within about `budget_ms` of wall time.
+class Series:
+    """Samples of a candidate and the anchor on one workload; more can be taken later."""
 
-    `samples` of each side are wanted at least where the budget allows; `factor` multiplies the
-    rounds.
-    """
-    ours, theirs = candidate.prepare(workload), anchor.prepare(workload)
-    rounds, batch = schedule(ours, theirs, budget_ms, samples, factor)
-    modes = _faster(ours), _faster(theirs)
-    mine: list[list[float]] = []
-    others: list[list[float]] = []
-    for number in range(rounds):
-        if number % 2:
-            mine.append(candidate.time(workload, modes[0], batch))
-            others.append(anchor.time(workload, modes[1], batch))
-        else:
-            others.append(anchor.time(workload, modes[1], batch))
-            mine.append(candidate.time(workload, modes[0], batch))
-    return Paired(
-        Side(ours, modes[0], np.asarray(mine)), Side(theirs, modes[1], np.asarray(others))
-    )
+    def __init__(self, candidate: Timed, anchor: Timed, desk: Desk, workload: int) -> None:
+        self._sides = candidate, anchor
+        self._desk = desk
+        self._workload = workload
+        desk.open()
+        self._estimates = candidate.prepare(workload), anchor.prepare(workload)
+        self._modes = _faster(self._estimates[0]), _faster(self._estimates[1])
+        least = [min(e.eager_ms, e.graph_ms or math.inf) for e in self._estimates]
+        self._hopeless = least[0] > HOPELESS * least[1]
+        short = max(least) < IN_PLACE_MS and desk.slots > 1
+        self._batch = desk.slots if short else 1
+        self._rounds: tuple[list[Batch], list[Batch]] = ([], [])
+        self._spent_ms = 0.0
 
+    def fewest(self) -> None:
+        """As many rounds as it takes to tell a bad candidate from a good one."""
+        while len(self._rounds[0]) < ROUNDS[0]:
+            self._round()
 
-def schedule(
-    candidate: Estimate, anchor: Estimate, budget_ms: float, samples: int, factor: float
-) -> tuple[int, int]:
-    """(rounds, samples of a batch) for a pair of calls.
+    def extend(self, budget_ms: float, samples: int, factor: float) -> None:
+        """Rounds for about `budget_ms` of wall time in all, those taken before among them.
 
-    As many rounds as the budget buys; up to twice the budget where `samples` need it, and the
-    fewest for a candidate that is hopelessly slow.
-    """
-    ours, theirs = _sample_ms(candidate), _sample_ms(anchor)
-    batch = min(BATCH_LIMIT, max(1, math.ceil(BATCH_MS / max(ours, theirs))))
-    affordable = budget_ms / (batch * (ours + theirs))
-    rounds = max(affordable, min(samples / batch, 2 * affordable))
-    if _least(candidate) > HOPELESS * _least(anchor):
-        rounds = 0
-    fewest, most = ROUNDS
-    even = 2 * round(min(max(rounds, fewest), most) * factor / 2)
-    return max(even, fewest), batch
+        Up to twice that where `samples` need it; the fewest for a candidate that is hopelessly
+        slow. `factor` multiplies time and samples.
+        """
+        self.fewest()
+        if self._hopeless and factor <= 1:
+            return
+        while len(self._rounds[0]) < ROUNDS[1] * factor:
+            enough = len(self._rounds[0]) * self._batch >= samples * factor
+            if self._spent_ms >= budget_ms * factor * (1 if enough else 2):
+                break
+            self._round()
+            self._round()
+
+    def more(self, rounds: int) -> None:
+        """Take some more rounds; `rounds` is even."""
+        for _ in range(rounds):
+            self._round()
+
+    def paired(self) -> Paired:
+        """What was measured so far."""
+        made = [
+            Side(
+                estimate,
+                mode,
+                np.asarray([b.claims_ms for b in rounds]),
+                np.asarray([b.wall_ms for b in rounds]),
+                np.asarray([b.cpu_ms for b in rounds]),
+            )
+            for estimate, mode, rounds in zip(
+                self._estimates, self._modes, self._rounds, strict=True
+            )
+        ]
+        return Paired(*made)
+
+    def _round(self) -> None:
+        start = time.perf_counter()
+        first = 1 - len(self._rounds[0]) % 2  # the anchor begins
+        self._desk.lay(self._batch)
+        for side in (first, 1 - first):
+            timed, mode = self._sides[side], self._modes[side]
+            self._rounds[side].append(timed.time(self._workload, mode, self._batch))
+            if side == 0:
+                self._desk.take()
+        self._desk.look()
+        self._spent_ms += (time.perf_counter() - start) * 1e3
 
 
 def ratio(top: Samples, bottom: Samples, rng: np.random.Generator) -> Interval:
@@ -159,11 +223,8 @@ def _faster(estimate: Estimate) -> Mode:
     return "graph" if graph is not None and graph < estimate.eager_ms else "eager"
 
 
-def _least(estimate: Estimate) -> float:
-    return min(estimate.eager_ms, estimate.graph_ms or math.inf)
-
-
-def _sample_ms(estimate: Estimate) -> float:
-    """Wall time of one sample; short calls drop one of each batch, which costs a little more."""
-    once = _least(estimate) + estimate.overhead_ms
-    return once if once > SLOW_MS else 1.1 * once
+def _both_orders(samples: Samples) -> Samples:
+    """Geometric means over each round and the next, in which the other side began."""
+    logs = np.log(samples)
+    halves: Samples = np.exp((logs[0::2] + logs[1::2]) / 2)
+    return halves

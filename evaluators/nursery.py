@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evaluators import candidate, keeper, processes
+from evaluators import candidate, installation, keeper, processes
 from evaluators.channel import Channel, ChannelClosed
 
 WARM = {
@@ -58,6 +58,7 @@ class Nursery:
 
     def _answer(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self._warm_up(request["language"])
+        installation.readable(Path(request["folder"]).parent)  # found once, before the fork
         pid = os.fork()
         if pid == 0:
             self._judge.close()

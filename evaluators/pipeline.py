@@ -7,47 +7,42 @@ shared memory and a socket. What a candidate does never raises here: it becomes 
 
 from __future__ import annotations
 
+import os
 import queue
 import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from evaluators import catalog, devices, guard
-from evaluators.anchor import Anchor, AnchorRestarted
+from evaluators.anchor import Anchor
 from evaluators.catalog import Operator
 from evaluators.child import CandidateFailed, CandidateLost, EvaluatorError, Limits, Nursery
 from evaluators.confinement import FILE_BYTES, TRUSTED_FILE_BYTES
-from evaluators.correctness import Comparison
 from evaluators.epoch import Blocks, Epoch
-from evaluators.latency import Paired, measure
+from evaluators.judging import judge
+from evaluators.machine import Machine
+from evaluators.replays import replay
+from evaluators.rungs import Contends
 from evaluators.schema import (
+    BuildFacts,
     Definition,
     Evaluation,
-    Language,
+    Replays,
     Solution,
     Status,
     Workload,
     WorkloadResult,
 )
+from evaluators.scoring import Rung, Scorer
 from evaluators.settings import EvaluatorSettings
 from evaluators.trial import Clock, Effort, Trial
 from evaluators.turns import DeviceLock, Gate
 
 LATENCY_S = {"cuda": 0.4, "cpu": 1.2}
 """Wall time of one evaluation's latency stage where the settings do not say."""
-
-PACKAGES = {
-    Language.TRITON: "triton",
-    Language.TILELANG: "tilelang",
-    Language.CPP: "apache-tvm-ffi",
-    Language.CUDA: "apache-tvm-ffi",
-}
-"""The package whose version an evaluation of the language records, beside torch's."""
-
 
 TRUSTED_PATIENCE = 4
 """Trusted solutions get this many times the deadlines: libraries build kernels at first use."""
@@ -60,13 +55,18 @@ class How:
     trusted: bool = False
     samples_factor: float = 1.0
     skips: tuple[str, ...] = ()
+    contends: Contends | None = None
+    twins: Mapping[str, str] = field(default_factory=dict)
+
+
+Found = TypeVar("Found")
 
 
 class Evaluator:
     """Evaluates solutions of one definition on one device. `evaluate` is thread-safe.
 
-    Raises EvaluatorError when the evaluator itself cannot work, DeviceError and CatalogError from
-    the constructor.
+    `secret` decides all input values; by default nobody knows it. Raises EvaluatorError when the
+    evaluator itself cannot work, DeviceError and CatalogError from the constructor.
     """
 
     def __init__(
@@ -75,7 +75,13 @@ class Evaluator:
         definition: Definition,
         operator_dir: Path,
         settings: EvaluatorSettings | None = None,
+        secret: bytes | None = None,
     ) -> None:
+        self.reserve_bytes = 0
+        """Device memory for inputs to take at once, where a later epoch will need as much."""
+        self.guarded = True
+        """False leaves everything to the judge: what tests of it alone need."""
+        self._secret = secret or os.urandom(32)
         self.device = devices.pick(device)
         self.definition = definition
         self.settings = settings or EvaluatorSettings()
@@ -85,9 +91,7 @@ class Evaluator:
         self._operator = catalog.load_module(Operator(folder.name, folder, known))
         self._nursery = Nursery()
         self._nursery.start()
-        self._facts: dict[str, Any] | None = None
-        self._versions = devices.versions()
-        self._device_facts = devices.facts(self.device)
+        self._machine = Machine(self.device, definition)
         self._epoch: Epoch | None = None
         self._anchor: Anchor | None = None
         self._blocks: Blocks | None = None
@@ -105,17 +109,20 @@ class Evaluator:
     def facts(self) -> dict[str, Any]:
         """Device, ceilings, versions, slots, and how the device's time was spent so far."""
         with self._device.held():
-            if self._facts is None:
-                dtypes = {s.dtype for s in self.definition.inputs.values()}
-                found = devices.ceilings(self.device, tuple(sorted(dtypes & {*FLOATS})))
-                self._facts = {**self._device_facts, "ceilings": found}
+            measured = self._machine.facts()
         return {
-            **self._facts,
-            "versions": self._versions,
+            **measured,
+            "versions": self._machine.versions,
             "slots": self.slots,
             "network": self.network or "isolated",
+            "files": self.files or "isolated",
             **self._device.accounting(),
         }
+
+    @property
+    def files(self) -> str:
+        """'' when candidates see no files but their own, else why they cannot be kept from them."""
+        return self._anchor.files if self._anchor is not None else "no epoch is open"
 
     @property
     def network(self) -> str:
@@ -133,10 +140,13 @@ class Evaluator:
         """
         with self._gate.alone():
             self._close_epoch()
-            opened = Epoch(epoch, self.definition, self._operator, workloads, self.device)
+            self._machine.ceiling()  # while nobody else has the device
+            opened = Epoch(
+                epoch, self.definition, self._operator, workloads, self.device, self._secret
+            )
             blocks, self._blocks = self._blocks, None
             try:
-                opened.fill(blocks, self.slots + 1)
+                opened.fill(blocks, self.slots + 1, self.reserve_bytes)
             finally:
                 self._blocks = opened.blocks if opened.laid_out else None
             limits = self._limits(opened, trusted=True)
@@ -151,24 +161,35 @@ class Evaluator:
         trusted: bool = False,
         samples_factor: float = 1.0,
         skips: tuple[str, ...] = (),
+        contends: Contends | None = None,
+        twins: Mapping[str, str] | None = None,
     ) -> Evaluation:
         """Score one solution in the open epoch; `trusted` skips the guard.
 
-        `samples_factor` multiplies the latency samples; `skips` names outputs that are not judged.
+        `samples_factor` multiplies the latency samples; `skips` names outputs that are not judged;
+        `contends` is asked after a few timings whether the rest is worth it. `twins` names the
+        program of each built code (`BuildFacts.binary`) that needs no second evaluation: DUPLICATE.
         Raises only EvaluatorError.
         """
-        how = How(trusted, samples_factor, skips)
+        how = How(trusted, samples_factor, skips, contends, twins or {})
         clock, started = Clock(), time.time()
-        with self._gate.entered():
-            if self._epoch is None:
-                raise EvaluatorError("no epoch is open")
-            with clock.stage("wait"):
-                slot = self._free.get()
-            try:
-                evaluation = self._evaluate(solution, slot, clock, how)
-            finally:
-                self._free.put(slot)
+        evaluation = self._in_slot(clock, lambda slot: self._evaluate(solution, slot, clock, how))
         return evaluation.model_copy(update={"seconds": clock.seconds, "started": started})
+
+    def replay(
+        self,
+        solution: Solution,
+        calls: int,
+        *,
+        trusted: bool = False,
+        skips: tuple[str, ...] = (),
+    ) -> Replays:
+        """`calls` judged calls of one solution over all workloads and cases, each on new values.
+
+        Raises only EvaluatorError; what the solution does is among the failures.
+        """
+        how = How(trusted, skips=skips)
+        return self._in_slot(Clock(), lambda slot: self._replay(solution, slot, calls, how))
 
     def close(self) -> None:
         """End every process and free the shared memory."""
@@ -185,12 +206,22 @@ class Evaluator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _in_slot(self, clock: Clock, work: Callable[[int], Found]) -> Found:
+        with self._gate.entered():
+            if self._epoch is None:
+                raise EvaluatorError("no epoch is open")
+            with clock.stage("wait"):
+                slot = self._free.get()
+            try:
+                return work(slot)
+            finally:
+                self._free.put(slot)
+
     def _evaluate(self, solution: Solution, slot: int, clock: Clock, how: How) -> Evaluation:
-        assert self._epoch is not None
-        if not how.trusted:
-            reasons = guard.check(solution, self.definition)
-            if reasons:
-                return self._failed(solution, Status.INVALID_SOURCE, "\n".join(reasons), None)
+        checked = self.guarded and not how.trusted
+        reasons = guard.check(solution, self.definition) if checked else []
+        if reasons:
+            return self._failed(solution, Status.INVALID_SOURCE, "\n".join(reasons), None)
         try:
             return self._attempt(solution, slot, clock, how)
         except CandidateLost:
@@ -201,117 +232,87 @@ class Evaluator:
         self, solution: Solution, slot: int, clock: Clock, how: How, last: bool = False
     ) -> Evaluation:
         assert self._epoch is not None
-        trial: Trial | None = None
-        # On the CPU a build would take cores from what is timed: then it needs the device too.
-        whole = self._device.held(clock) if self.device == "cpu" else nullcontext()
+        facts: BuildFacts | None = None
         try:
-            with whole:
-                with clock.stage("build"):
-                    limits, effort = (
-                        self._limits(self._epoch, how.trusted),
-                        self._effort(how.trusted),
-                    )
-                    trial = Trial(
-                        self._nursery, solution, self._epoch, slot, limits, effort, how.skips
-                    )
-                    trial.build()
-                part = nullcontext() if self.device == "cpu" else self._device.held(clock)
-                results = self._judge(trial, clock, how.samples_factor, part)
+            with self._built(solution, slot, clock, how) as trial:
+                facts = trial.facts
+                if facts is not None and (twin := how.twins.get(facts.binary)):
+                    log = f"the built code equals that of program {twin}"
+                    raise CandidateFailed(Status.DUPLICATE, log)
+                rung, results = self._judge(trial, clock, how)
         except CandidateFailed as error:
             if isinstance(error, CandidateLost) and not last:
                 raise
-            return self._failed(solution, error.status, error.log, trial)
-        finally:
-            if trial is not None:
-                trial.close()
+            return self._failed(solution, error.status, error.log, facts)
         return Evaluation(
             status=Status.PASSED,
             epoch=self._epoch.number,
-            results=tuple(results),
-            build=trial.facts,
-            environment=self._environment(solution),
+            results=results,
+            rung=rung,
+            build=facts,
+            environment=self._machine.environment(solution),
         )
 
+    @contextmanager
+    def _built(self, solution: Solution, slot: int, clock: Clock, how: How) -> Iterator[Trial]:
+        """A candidate that is built, and the device for it. Raises CandidateFailed."""
+        assert self._epoch is not None
+        # On the CPU a build would take cores from what is timed: then it needs the device too.
+        on_cpu = self.device == "cpu"
+        with self._device.held(clock) if on_cpu else nullcontext():
+            with clock.stage("build"):
+                limits, effort = self._limits(self._epoch, how.trusted), self._effort(how.trusted)
+                trial = Trial(self._nursery, solution, self._epoch, slot, limits, effort, how.skips)
+            try:
+                with clock.stage("build"):
+                    trial.build()
+                with nullcontext() if on_cpu else self._device.held(clock):
+                    yield trial
+            finally:
+                trial.close()
+
     def _judge(
-        self, trial: Trial, clock: Clock, factor: float, device: AbstractContextManager[None]
-    ) -> list[WorkloadResult]:
-        with device:
-            with clock.stage("correctness"):
-                comparisons = self._correct(trial)
-            with clock.stage("latency"):
-                return self._time(trial, comparisons, factor)
-
-    def _correct(self, trial: Trial) -> list[Comparison]:
-        """Correctness on unmodified inputs.
-
-        Candidates that build meanwhile see the same inputs. So a modification counts against this
-        one only when it happens twice in a row; whoever else did it will be caught in its own turn.
-        """
+        self, trial: Trial, clock: Clock, how: How
+    ) -> tuple[Rung, tuple[WorkloadResult, ...]]:
         assert self._epoch is not None
-        self._epoch.restore()
-        for _ in range(2):
-            failure: CandidateFailed | None = None
-            try:
-                comparisons = trial.correct()
-            except CandidateFailed as error:
-                failure = error
-            if not self._epoch.restore():
-                if failure is not None:
-                    raise failure
-                return comparisons
-            if failure is not None and failure.status is not Status.INCORRECT_NUMERICAL:
-                raise failure
-        raise CandidateFailed(Status.RUNTIME_ERROR, "the inputs were modified")
-
-    def _time(
-        self, trial: Trial, comparisons: list[Comparison], factor: float
-    ) -> list[WorkloadResult]:
-        assert self._epoch is not None
-        count = len(self._epoch.workloads)
-        budget = self.settings.latency_s or LATENCY_S[self.device]
-        budget_ms = budget * 1e3 / count
-        results = []
-        for workload in range(count):
-            paired = self._measure(trial, workload, budget_ms, factor)
-            # Timing left outputs behind: a graph that replays nothing, or calls that disturb one
-            # another, show here.
-            trial.check(workload)
-            rng = np.random.default_rng([self._epoch.number, workload])
-            results.append(
-                _result(self._epoch.workloads[workload], comparisons[workload], paired, rng)
-            )
-        if self._epoch.restore():
-            raise CandidateFailed(Status.RUNTIME_ERROR, "the inputs were modified while timed")
-        return results
-
-    def _measure(self, trial: Trial, workload: int, budget_ms: float, factor: float) -> Paired:
         assert self._anchor is not None
-        samples = self.settings.samples
-        for _ in range(2):
-            try:
-                return measure(trial, self._anchor, workload, budget_ms, samples, factor)
-            except AnchorRestarted:
-                continue
-        raise CandidateFailed(Status.RUNTIME_ERROR, "the anchor died twice beside this candidate")
+        with clock.stage("correctness"):
+            comparisons = judge(trial)
+        budget_ms = (self.settings.latency_s or LATENCY_S[self.device]) * 1e3
+        scorer = Scorer(
+            self._anchor,
+            self._machine.ceiling(),
+            len(os.sched_getaffinity(0)),
+            budget_ms / len(self._epoch.workloads),
+            self.settings.samples,
+            how.trusted,
+        )
+        with clock.stage("latency"):
+            return scorer.score(trial, comparisons, how.samples_factor, how.contends)
+
+    def _replay(self, solution: Solution, slot: int, calls: int, how: How) -> Replays:
+        checked = self.guarded and not how.trusted
+        reasons = guard.check(solution, self.definition) if checked else []
+        if reasons:
+            refused = "\n".join([f"{Status.INVALID_SOURCE.value}: {reasons[0]}", *reasons[1:]])
+            return Replays(device=self.device, calls=0, failures=(refused,))
+        try:
+            with self._built(solution, slot, Clock(), how) as trial:
+                return replay(trial, calls, confirm=not how.trusted)
+        except CandidateFailed as error:
+            return Replays(device=self.device, calls=0, failures=(str(error),))
 
     def _failed(
-        self, solution: Solution, status: Status, log: str, trial: Trial | None
+        self, solution: Solution, status: Status, log: str, facts: BuildFacts | None
     ) -> Evaluation:
         assert self._epoch is not None
         return Evaluation(
             status=status,
             epoch=self._epoch.number,
             log=log,
-            build=trial.facts if trial is not None else None,
-            environment=self._environment(solution),
+            build=facts,
+            environment=self._machine.environment(solution),
         )
-
-    def _environment(self, solution: Solution) -> dict[str, str]:
-        found = {"device": str(self._device_facts["name"])}
-        for package in ("torch", PACKAGES.get(solution.spec.language)):
-            if package in self._versions:
-                found[package] = self._versions[package]
-        return found
 
     def _limits(self, epoch: Epoch, trusted: bool) -> Limits:
         memory = self.settings.memory_bytes or devices.default_memory_bytes(self.slots)
@@ -328,33 +329,9 @@ class Evaluator:
         return Effort(
             patience * settings.build_deadline_s,
             patience * settings.run_deadline_s,
-            settings.min_time_ms,
         )
 
     def _close_epoch(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
         self._epoch = self._anchor = None
-
-
-FLOATS = ("float32", "float16", "bfloat16")
-"""Dtypes whose matrix product is measured as a ceiling."""
-
-
-def _result(
-    workload: Workload, comparison: Comparison, paired: Paired, rng: np.random.Generator
-) -> WorkloadResult:
-    speedup = paired.speedup(rng)
-    return WorkloadResult(
-        workload=workload.uuid,
-        max_absolute_error=comparison.max_absolute_error,
-        max_relative_error=comparison.max_relative_error,
-        latency_ms=paired.candidate.median_ms,
-        anchor_ms=paired.anchor.median_ms,
-        speedup=speedup.value,
-        speedup_low=speedup.low,
-        speedup_high=speedup.high,
-        weight=workload.weight,
-        eager_ms=paired.candidate.mode_ms("eager"),
-        graph_ms=paired.candidate.mode_ms("graph"),
-    )

@@ -224,8 +224,11 @@ class Status(StrEnum):
     INCORRECT_SHAPE = "INCORRECT_SHAPE"
     INCORRECT_DTYPE = "INCORRECT_DTYPE"
     INCORRECT_NUMERICAL = "INCORRECT_NUMERICAL"
+    NONDETERMINISTIC = "NONDETERMINISTIC"  # equal inputs, outputs that differ beyond rounding
+    IMPLAUSIBLE = "IMPLAUSIBLE"  # faster than the device can be, or than the judge's own clock says
     TIMEOUT = "TIMEOUT"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    DUPLICATE = "DUPLICATE"  # built, and not run: its code is that of a program evaluated before
 
 
 class WorkloadResult(Record):
@@ -256,7 +259,11 @@ class WorkloadResult(Record):
 
 
 class BuildFacts(Record):
-    """What the compiler said. Zero or empty where it says nothing."""
+    """What the compiler said. Zero or empty where it says nothing.
+
+    `binary` is a hash of what was built, equal only for programs that do the same: host code and
+    kernels.
+    """
 
     seconds: float = 0.0
     kernels: tuple[str, ...] = ()
@@ -266,6 +273,7 @@ class BuildFacts(Record):
     num_warps: int = 0
     num_stages: int = 0
     target: str = ""
+    binary: str = ""
 
 
 class Evaluation(Record):
@@ -274,12 +282,14 @@ class Evaluation(Record):
     A PASSED evaluation has results, and only it has; `score` is the weighted geometric mean of the
     results' speedups, with `score_low` and `score_high` its 95% interval. `seconds` holds
     the wall time of each stage (`build`, `correctness`, `latency`, `wait`). `started`: Unix time.
+    `rung`: `screen` when it was timed on some of the workloads only, with few samples.
     """
 
     status: Status
     epoch: int = Field(ge=0)
     log: str = ""
     results: tuple[WorkloadResult, ...] = ()
+    rung: Literal["screen", "full"] = "full"
     build: BuildFacts | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
@@ -330,3 +340,37 @@ class Evaluation(Record):
             (r.weight * math.log(r.speedup_high / r.speedup_low) / 2) ** 2 for r in self.results
         )
         return math.sqrt(squares) / total
+
+
+class Judged(Record):
+    """What all judged calls of one workload or case came to.
+
+    `budget_used`: the largest error over all calls and outputs as a part of what is allowed
+    (1.0: as much as that).
+    """
+
+    workload: str
+    label: str
+    kind: Literal["workload", "case"] = "workload"
+    calls: int = Field(default=0, ge=0)
+    failures: int = Field(default=0, ge=0)
+    budget_used: float = 0.0
+
+
+class Replays(Record):
+    """Judged calls of one solution beyond its evaluation, each on values of its own.
+
+    `calls` were made, `failures` says which of them were wrong and how. Bytes: memory of the
+    candidate's process (RAM on the CPU, torch's on CUDA) before most calls, after the last one, and
+    at its peak. `launches`: '' when its own kernels did the work (on the CPU: not asked),
+    else which did, or why that is not available (see evaluators.launches).
+    """
+
+    device: Literal["cpu", "cuda"]
+    calls: int = Field(ge=0)
+    failures: tuple[str, ...] = ()
+    judged: tuple[Judged, ...] = ()
+    launches: str = ""
+    start_bytes: int = Field(default=0, ge=0)
+    final_bytes: int = Field(default=0, ge=0)
+    peak_bytes: int = Field(default=0, ge=0)

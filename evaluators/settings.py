@@ -12,9 +12,8 @@ class EvaluatorSettings(Record):
 
     `slots`: evaluations that may overlap on one device. `memory_bytes`: most host memory a
     candidate and its children may hold. `input_fraction`: share of the device's memory that one
-    epoch's inputs and outputs may take. `samples`: paired latency samples per workload wanted at
-    least, `min_time_ms`: least duration of one sample on the CPU, `latency_s`: wall time that the
-    latency stage of one evaluation aims at, over all workloads.
+    epoch's inputs may take. `samples`: paired latency samples per workload wanted at least,
+    `latency_s`: wall time that the latency stage of one evaluation aims at, over all workloads.
     """
 
     slots: int | None = Field(default=None, ge=1)
@@ -23,5 +22,4 @@ class EvaluatorSettings(Record):
     memory_bytes: int | None = Field(default=None, gt=0)
     input_fraction: float = Field(default=0.5, gt=0, le=0.9)
     samples: int = Field(default=20, ge=3)
-    min_time_ms: float = Field(default=2.0, gt=0)
     latency_s: float | None = Field(default=None, gt=0)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from time import perf_counter_ns
+from typing import Any, Literal, Protocol
 
 Mode = Literal["eager", "graph"]
 
 SLOW_MS = 5.0
-"""Above it a launch costs nothing next to the work: no graph, no discarded first sample."""
+"""Above it a launch costs nothing next to the work: no graph."""
 
 QUICK_SAMPLES = 5
 """Samples of the first estimate."""
@@ -22,54 +22,54 @@ FLUSH_L2_MULTIPLE = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """First look at a call: median latency of each mode, and wall time a sample costs besides."""
+    """First look at a call: latency of each mode."""
 
     eager_ms: float
     graph_ms: float | None = None
-    overhead_ms: float = 0.0
     note: str = ""
 
 
 class HostStopwatch:
-    """Wall time of synchronous calls; a sample repeats the call until it is long enough to time."""
+    """Wall time of single synchronous calls: every call has its own values, so none is repeated."""
 
-    def __init__(self, call: Callable[[], Any], min_time_ms: float) -> None:
+    def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
-        self._min_time_ms = min_time_ms
-        self._repeats = 1
 
     def prepare(self) -> Estimate:
-        self._call()
-        quick = self._sample()
-        while self._repeats * quick < self._min_time_ms:
-            self._repeats = min(10 * self._repeats, 1 + int(self._min_time_ms / max(quick, 1e-6)))
-            quick = self._sample()
-        if quick < SLOW_MS:
-            quick = statistics.median(self.time("eager", 3))
-        return Estimate(eager_ms=quick, overhead_ms=(self._repeats - 1) * quick)
+        self._sample()  # whatever is left to do once
+        return Estimate(eager_ms=self._sample())
 
     def time(self, mode: Mode, samples: int) -> list[float]:
-        if self._repeats > 1:
-            self._call()  # the caches are another process's: a call that is not counted
         return [self._sample() for _ in range(samples)]
 
     def _sample(self) -> float:
-        start = time.perf_counter()
-        for _ in range(self._repeats):
-            self._call()
-        return (time.perf_counter() - start) * 1e3 / self._repeats
+        start = perf_counter_ns()
+        self._call()
+        return (perf_counter_ns() - start) / 1e6
+
+
+class Ring(Protocol):
+    """Draws that wait in device memory, for calls too short to have the judge between them."""
+
+    def load(self, slot: int) -> None:
+        """Copy the inputs of `slot` (from 1) to where the call reads them; clear the outputs."""
+
+    def keep(self, slot: int) -> None:
+        """Copy what the call wrote to the outputs of `slot`."""
 
 
 class CudaStopwatch:
     """Device time between events, the L2 cache flushed before each sample.
 
     Eager mode calls the kernel as a user would; graph mode replays one captured call, which takes
-    the launch cost of Python and of several kernels away.
+    the launch cost of Python and of several kernels away. Several samples run through the ring;
+    a single one runs on what the judge wrote in place.
     """
 
-    def __init__(self, call: Callable[[], Any], flush: Callable[[], None]) -> None:
+    def __init__(self, call: Callable[[], Any], flush: Callable[[], None], ring: Ring) -> None:
         self._call = call
         self._flush = flush
+        self._ring = ring
         self._graph: Any = None
 
     def prepare(self) -> Estimate:
@@ -78,32 +78,40 @@ class CudaStopwatch:
         torch.cuda.synchronize()
         self._call()
         torch.cuda.synchronize()
-        eager = statistics.median(self.time("eager", QUICK_SAMPLES))
+        eager = self._quick("eager")
         if eager > SLOW_MS:
-            return Estimate(
-                eager_ms=eager, overhead_ms=self._flush_ms(), note="no graph: slow call"
-            )
+            return Estimate(eager_ms=eager, note="no graph: slow call")
         note = self._capture()
-        graph = statistics.median(self.time("graph", QUICK_SAMPLES)) if self._graph else None
-        return Estimate(eager, graph, self._flush_ms(), note)
+        graph = self._quick("graph") if self._graph else None
+        return Estimate(eager, graph, note)
 
     def time(self, mode: Mode, samples: int) -> list[float]:
         import torch
 
-        run = self._graph.replay if mode == "graph" else self._call
-        # The first sample after another process had the device pays for the switch: drop it.
-        extra = 0 if samples == 1 else 1
-        marks = [
-            (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-            for _ in range(samples + extra)
-        ]
-        for start, end in marks:
-            self._flush()
-            start.record()
-            run()
-            end.record()
+        marks = [self._sample(mode, slot if samples > 1 else 0) for slot in range(1, samples + 1)]
         torch.cuda.synchronize()
-        return [start.elapsed_time(end) for start, end in marks[extra:]]
+        return [start.elapsed_time(end) for start, end in marks]
+
+    def _quick(self, mode: Mode) -> float:
+        return statistics.median(self.time(mode, 1)[0] for _ in range(QUICK_SAMPLES))
+
+    def _sample(self, mode: Mode, slot: int) -> tuple[Any, Any]:
+        """Launch one timed call; returns the events before and after it. Slot 0: in place."""
+        import torch
+
+        run = self._graph.replay if mode == "graph" else self._call
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        if slot:
+            self._ring.load(slot)
+        # After the copies, which would leave inputs and outputs in the cache; what the change from
+        # another process costs falls here too.
+        self._flush()
+        start.record()
+        run()
+        end.record()
+        if slot:
+            self._ring.keep(slot)
+        return start, end
 
     def _capture(self) -> str:
         """Capture one call; returns '' or why that is impossible."""
@@ -129,14 +137,6 @@ class CudaStopwatch:
             return f"no graph: {error}"
         self._graph = graph
         return ""
-
-    def _flush_ms(self) -> float:
-        import torch
-
-        start = time.perf_counter()
-        self._flush()
-        torch.cuda.synchronize()
-        return (time.perf_counter() - start) * 1e3
 
 
 def l2_flush() -> Callable[[], None]:

@@ -1,30 +1,31 @@
-"""One candidate on its way through an open epoch: build, correctness, latency.
+"""One candidate in an open epoch: its process, and what can be asked of it.
 
 A `Trial` owns a child process. Each step raises CandidateFailed for anything the candidate does.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+from evaluators import launches, processes
 from evaluators.child import CandidateFailed, Child, Limits, Nursery
-from evaluators.correctness import Comparison
 from evaluators.epoch import Epoch
-from evaluators.latency import Timed, checked
+from evaluators.latency import Batch, Timed, checked
 from evaluators.schema import BuildFacts, Solution, Status
 from evaluators.stopwatch import Estimate, Mode
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Deadlines of the build and of one command, in seconds, and the least sample in ms."""
+    """Deadlines of the build and of one command, in seconds."""
 
     build_deadline_s: float
     run_deadline_s: float
-    min_time_ms: float
 
 
 @dataclass
@@ -44,7 +45,11 @@ class Clock:
 
 
 class Trial(Timed):
-    """A child process with one solution. `slot` chooses the outputs it writes."""
+    """A child process with one solution. `slot` chooses the outputs it writes.
+
+    `planned`: the solution plans outside its calls on what the inputs hold (trusted ones only), so
+    that all its calls get the same values.
+    """
 
     def __init__(
         self,
@@ -56,64 +61,85 @@ class Trial(Timed):
         effort: Effort,
         skips: tuple[str, ...] = (),
     ) -> None:
-        self._skips = skips
+        self.skips = skips
+        self.epoch = epoch
+        self.slot = slot
         self._solution = solution
-        self._epoch = epoch
-        self._slot = slot
         self._effort = effort
         self._child = Child(nursery, solution.spec.language, limits)
+        self._pids: list[int] = []
+        self.planned = False
         self.network = ""
+        self.files = ""
         self.facts: BuildFacts | None = None
 
     def build(self) -> None:
-        """Build, and call every workload once, so that JIT languages compile now."""
+        """Build, and call every item once, so that JIT languages compile now."""
         end = time.monotonic() + self._effort.build_deadline_s
         start = time.perf_counter()
-        message, fds = self._epoch.attachment(self._slot)
-        message["min_time_ms"] = self._effort.min_time_ms
+        message, fds = self.epoch.attachment(self.slot)
         reply = self._child.ask(message, self._effort.build_deadline_s, fds)
         self.network = str(reply.get("network", ""))[:200]
+        self.files = str(reply.get("files", ""))[:200]
         solution = self._solution.model_dump(mode="json")
-        self._child.ask({"command": "build", "solution": solution}, _left(end))
-        for workload in self._epoch.order:
-            self._child.ask({"command": "warm", "workload": workload}, _left(end))
-            reply = self._child.ask(
-                {"command": "settle", "workload": workload}, self._effort.run_deadline_s
-            )
+        reply = self._child.ask({"command": "build", "solution": solution}, _left(end))
+        self.planned = reply.get("planned") is True
+        for item in self.epoch.order:
+            self._child.ask({"command": "warm", "workload": item}, _left(end))
+            self.ask({"command": "settle", "workload": item})
+        reply = self.ask({"command": "facts"})
         self.facts = _facts(reply.get("facts"), time.perf_counter() - start)
 
-    def correct(self) -> list[Comparison]:
-        """Judge one call of every workload, cheapest first; stops at the first that is wrong.
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A command within the deadline of one command. Raises CandidateFailed."""
+        return self._child.ask(message, self._effort.run_deadline_s)
 
-        Comparisons come in the order of the workloads.
-        """
-        found: dict[int, Comparison] = {}
-        for workload in self._epoch.order:
-            self._epoch.poison(workload, self._slot)
-            message = {"command": "run", "workload": workload}
-            self._child.ask(message, self._effort.run_deadline_s)
-            found[workload] = self.check(workload)
-        return [found[i] for i in range(len(found))]
-
-    def check(self, workload: int) -> Comparison:
-        """Compare what the outputs hold. Raises CandidateFailed when it is wrong."""
-        comparison = self._epoch.compare(workload, self._slot, self._skips)
-        if comparison.fault:
-            label = self._epoch.workloads[workload].label
-            raise CandidateFailed(Status.INCORRECT_NUMERICAL, f"[{label}] {comparison.fault}")
-        return comparison
+    def call(self, item: int) -> tuple[Any, ...]:
+        """One judged call on what live memory holds; returns the outputs, poisoned before it."""
+        self.epoch.poison(item, self.slot)
+        self.epoch.wait()
+        self.ask({"command": "run", "workload": item})
+        outside = self.epoch.trespass(item, self.slot)
+        if outside:
+            raise self.failed(item, Status.RUNTIME_ERROR, f"the kernel wrote {outside}")
+        return self.epoch.outputs(item, self.slot)
 
     def prepare(self, workload: int) -> Estimate:
-        """First look at the latency. Poisons the outputs after it, for the check after timing."""
-        message = {"command": "prepare", "workload": workload}
-        estimate = _estimate(self._child.ask(message, self._effort.run_deadline_s))
-        self._epoch.poison(workload, self._slot)
-        return estimate
+        """First look at the latency, on what live memory holds."""
+        return _estimate(self.ask({"command": "prepare", "workload": workload}))
 
-    def time(self, workload: int, mode: Mode, samples: int) -> list[float]:
+    def time(self, workload: int, mode: Mode, samples: int) -> Batch:
         message = {"command": "time", "workload": workload, "mode": mode, "samples": samples}
-        reply = self._child.ask(message, self._effort.run_deadline_s)
-        return checked(reply.get("samples"), samples)
+        cpu_ms = self._cpu_ms()
+        start = time.perf_counter()
+        reply = self.ask(message)
+        wall_ms = (time.perf_counter() - start) * 1e3
+        return Batch(checked(reply.get("samples"), samples), wall_ms, cpu_ms)
+
+    def failed(self, item: int, status: Status, text: str) -> CandidateFailed:
+        """A failure on one item, for the author."""
+        return CandidateFailed(status, f"[{self.epoch.label(item)}] {text}")
+
+    def held(self) -> tuple[int, int]:
+        """Bytes that the process says it holds, now and at its peak."""
+        reply = self.ask({"command": "memory"})
+        found = (reply.get("held"), reply.get("peak"))
+        now, peak = (v if isinstance(v, int) and v >= 0 else 0 for v in found)
+        return now, peak
+
+    def launches(self, item: int) -> str:
+        """'' when the solution's own kernels do the work of a call, see `evaluators.launches`."""
+        message = {"command": "launches", "workload": item}
+        reply = self._child.ask(message, self._effort.build_deadline_s)
+        return launches.fault(reply.get("launches"), self._solution)
+
+    def _cpu_ms(self) -> float:
+        """Processor time of all threads of the candidate so far; NaN on CUDA, where hosts wait."""
+        if not self.epoch.on_cpu:
+            return math.nan
+        if not self._pids:
+            self._pids = self._child.processes()
+        return sum(map(processes.cpu_seconds, self._pids)) * 1e3
 
     def close(self) -> None:
         """End the child and all that it started."""
@@ -138,6 +164,5 @@ def _estimate(reply: dict[str, object]) -> Estimate:
     return Estimate(
         eager_ms=eager,
         graph_ms=None if graph is None else checked([graph], 1)[0],
-        overhead_ms=max(0.0, checked([reply.get("overhead_ms") or 1e-9], 1)[0]),
         note=str(reply.get("note", ""))[:200],
     )

@@ -7,17 +7,22 @@ results are records and plain data.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from evaluators.devices import default_slots
-from evaluators.schema import Definition, Evaluation, Solution, Workload
+from evaluators.sanitizer import Sanitized
+from evaluators.schema import Definition, Evaluation, Replays, Solution, Workload
 from evaluators.settings import EvaluatorSettings
 
 SHARE = 4
 """One sampled workload may take this part of an epoch's memory, so that several fit."""
+
+LIVE_SHARE = 1.4
+"""Live inputs and the ring stand beside an epoch's inputs: together this part of their memory."""
 
 EXTRA_THREADS = 2
 """Actor threads beside those that evaluate: for `facts` and `sample` meanwhile."""
@@ -29,6 +34,8 @@ class EvaluatorWorker:
     def __init__(
         self, device: str, definition: Definition, operator_dir: str, settings: EvaluatorSettings
     ) -> None:
+        # Threads of the judge that spin while they wait would take cores from what is timed next.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
 
         from evaluators import catalog
@@ -54,7 +61,8 @@ class EvaluatorWorker:
         limit = whole if kind == "report" else whole // SHARE
         while True:
             found = self._draw(kind, epoch, seed, count, limit)
-            if self._bytes(found) <= whole or not found:
+            base, live = self._bytes(found)
+            if not found or (base <= whole and base + live <= LIVE_SHARE * whole):
                 return found
             limit = limit * 3 // 4
 
@@ -68,6 +76,9 @@ class EvaluatorWorker:
 
     def open_epoch(self, epoch: int, workloads: list[Workload], anchor: Solution) -> None:
         """See `Evaluator.open_epoch`."""
+        if self._evaluator.device != "cpu" and not self._evaluator.reserve_bytes:
+            # A block that grows leaves its memory behind: the first should do for the report too.
+            self._evaluator.reserve_bytes = self._report_bytes()
         self._evaluator.open_epoch(epoch, workloads, anchor)
 
     def evaluate(
@@ -76,11 +87,36 @@ class EvaluatorWorker:
         trusted: bool = False,
         samples_factor: float = 1.0,
         skips: tuple[str, ...] = (),
+        contends: Callable[..., bool] | None = None,
+        twins: Mapping[str, str] | None = None,
     ) -> Evaluation:
         """See `Evaluator.evaluate`."""
         return self._evaluator.evaluate(
-            solution, trusted=trusted, samples_factor=samples_factor, skips=skips
+            solution,
+            trusted=trusted,
+            samples_factor=samples_factor,
+            skips=skips,
+            contends=contends,
+            twins=twins,
         )
+
+    def replay(
+        self,
+        solution: Solution,
+        calls: int,
+        trusted: bool = False,
+        skips: tuple[str, ...] = (),
+    ) -> Replays:
+        """See `Evaluator.replay`."""
+        return self._evaluator.replay(solution, calls, trusted=trusted, skips=skips)
+
+    def sanitize(self, solution: Solution, workloads: list[Workload]) -> list[Sanitized]:
+        """See `evaluators.sanitizer.check`."""
+        from evaluators import sanitizer
+        from evaluators.catalog import load_module
+
+        module, device = load_module(self._operator), self._evaluator.device
+        return sanitizer.check(solution, self._definition, module, device, workloads)
 
     def close(self) -> None:
         """End every process of the evaluator."""
@@ -100,10 +136,32 @@ class EvaluatorWorker:
             return workloads.report_grid(operator, definition, device, limit)
         raise ValueError(f"unknown kind of workloads: {kind}")
 
-    def _bytes(self, found: list[Workload]) -> int:
-        from evaluators import workloads
+    def _report_bytes(self) -> int:
+        """Bytes that the inputs of the report grid take in all; 0 where there is none."""
+        from evaluators.catalog import CatalogError
 
-        return sum(workloads.input_bytes(self._definition, w.axes) for w in found)
+        try:
+            return sum(self._bytes(self.sample("report", 0, 0, None)))
+        except CatalogError:
+            return 0
+
+    def _bytes(self, found: list[Workload]) -> tuple[int, int]:
+        """Bytes of the base inputs of workloads and the operator's cases, and of live inputs and
+        ring beside them."""
+        from evaluators import arena, workloads
+        from evaluators.catalog import load_module
+        from evaluators.epoch import RING
+
+        cases = getattr(load_module(self._operator), "cases", None)
+        declared = cases(self._definition.model_dump(mode="json")) if cases else []
+        padding = arena.ALIGNMENT * len(self._definition.inputs)
+        sizes = [
+            workloads.input_bytes(self._definition, axes) + padding
+            for axes in (*(w.axes for w in found), *(axes for axes, _ in declared))
+        ]
+        largest = max(sizes, default=0)
+        ring = arena.ring_bytes(largest, RING) if self._evaluator.device != "cpu" else 0
+        return sum(sizes), largest + ring
 
 
 def make_actor(

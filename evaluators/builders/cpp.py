@@ -66,7 +66,10 @@ class CppBuilder(Builder):
     @staticmethod
     def _facts(solution: Solution, compiled: native.Compiled) -> BuildFacts:
         return BuildFacts(
-            seconds=compiled.seconds, kernels=(solution.spec.entry_function,), target="native"
+            seconds=compiled.seconds,
+            kernels=(solution.spec.entry_function,),
+            target="native",
+            binary=compiled.binary,
         )
 
 

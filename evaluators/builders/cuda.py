@@ -16,8 +16,9 @@ from evaluators.schema import BuildFacts, Language, Solution
 SUFFIXES = (".cu", ".cpp", ".cc", ".cxx")
 FLAGS = (
     "-std=c++17", "-O3", "-shared", "--expt-relaxed-constexpr",
-    "-Xcompiler", "-fPIC,-O3", "-Xptxas", "-v",
+    "-Xcompiler", "-fPIC,-O3", "-Xptxas", "-v", "--no-compress",
 )  # fmt: skip
+"""`--no-compress`: device code stands in the library as it is, for `binary.digest`."""
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)'")
 _SPILLS = re.compile(r"(\d+) bytes spill stores")
@@ -40,14 +41,14 @@ class CudaBuilder(Builder):
 
         target = architecture(torch.cuda.get_device_capability())
         compiled = self._compile(solution, folder, target)
-        facts = parse_log(compiled.log, compiled.seconds, target)
+        facts = _facts(compiled, target)
         return Built(call=native.load(compiled, solution), facts=lambda: facts)
 
     def compile_only(
         self, solution: Solution, inputs: list[Any], folder: Path, target: str
     ) -> BuildFacts:
         compiled = self._compile(solution, folder, target)
-        return parse_log(compiled.log, compiled.seconds, target)
+        return _facts(compiled, target)
 
     @staticmethod
     def _compile(solution: Solution, folder: Path, target: str) -> native.Compiled:
@@ -58,6 +59,11 @@ class CudaBuilder(Builder):
         command += native.include_flags(folder)
         command += native.sources(solution, folder, SUFFIXES)
         return native.compile_library([*command, *native.link_flags(), *_driver(nvcc)], folder)
+
+
+def _facts(compiled: native.Compiled, target: str) -> BuildFacts:
+    facts = parse_log(compiled.log, compiled.seconds, target)
+    return facts.model_copy(update={"binary": compiled.binary})
 
 
 def architecture(capability: tuple[int, int]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluators.builders import binary
 from evaluators.builders.base import BuildError, entry_function
 from evaluators.schema import Solution
 
@@ -22,11 +23,12 @@ LIBRARY = "kernel.so"
 
 @dataclass(frozen=True)
 class Compiled:
-    """A shared library, what the compiler said, and how long it took."""
+    """A shared library, what the compiler said, how long it took, and its hash."""
 
     library: Path
     log: str
     seconds: float
+    binary: str
 
 
 def include_flags(folder: Path) -> list[str]:
@@ -55,8 +57,11 @@ def sources(solution: Solution, folder: Path, suffixes: Sequence[str]) -> list[s
 def compile_library(command: Sequence[str], folder: Path) -> Compiled:
     """Run a compiler that writes `folder / LIBRARY`. BuildError with its output when it fails."""
     started = time.perf_counter()
+    # Relative to the folder: its name would stand in the library wherever `__FILE__` is used, and
+    # no two builds would be equal.
+    relative = [argument.removeprefix(f"{folder}/") for argument in command]
     done = subprocess.run(
-        [*command, "-o", str(folder / LIBRARY)],
+        [*relative, "-o", LIBRARY],
         cwd=folder,
         env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
@@ -67,7 +72,8 @@ def compile_library(command: Sequence[str], folder: Path) -> Compiled:
     log = (done.stdout + done.stderr).replace(f"{folder}/", "")
     if done.returncode != 0:
         raise BuildError(log.strip() or f"{Path(command[0]).name} exited with {done.returncode}")
-    return Compiled(folder / LIBRARY, log, time.perf_counter() - started)
+    seconds, library = time.perf_counter() - started, folder / LIBRARY
+    return Compiled(library, log, seconds, binary.digest(library))
 
 
 def load(compiled: Compiled, solution: Solution) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from evaluators.builders import absent, cubin
+from evaluators.builders import absent, cubin, jitted
 from evaluators.builders.base import (
     Builder,
     BuildError,
@@ -57,7 +57,9 @@ class TritonBuilder(Builder):
         module = import_entry(solution, folder)
         seconds = time.perf_counter() - started
         call = entry_function(module, solution)
-        return Built(call=call, facts=quietly(lambda: _facts(module.__name__, seconds, "")))
+        return Built(
+            call=call, facts=quietly(lambda: _facts(module.__name__, seconds, "", solution))
+        )
 
     def compile_only(
         self, solution: Solution, inputs: list[Any], folder: Path, target: str
@@ -71,7 +73,7 @@ class TritonBuilder(Builder):
                 run(*inputs)
             except Exception as error:  # whatever the candidate's code or the compiler raises
                 raise BuildError(describe(error, folder)) from error
-            facts = _facts(module.__name__, 0.0, target)
+            facts = _facts(module.__name__, 0.0, target, solution)
         if not facts.kernels:
             raise BuildError(f"{solution.spec.entry_function} launched no Triton kernel")
         if facts.shared_bytes > absent.shared_limit(target):
@@ -137,7 +139,7 @@ def _kernels(module_name: str) -> list[Any]:
     return found
 
 
-def _facts(module_name: str, seconds: float, target: str) -> BuildFacts:
+def _facts(module_name: str, seconds: float, target: str, solution: Solution) -> BuildFacts:
     kernels = _kernels(module_name)
     if not kernels:
         return BuildFacts(seconds=seconds, target=target)
@@ -155,8 +157,16 @@ def _facts(module_name: str, seconds: float, target: str) -> BuildFacts:
         spills=most("n_spills"),
         num_warps=_number(main.metadata, "num_warps"),
         num_stages=_number(main.metadata, "num_stages"),
+        binary=_binary(solution, kernels),
         target=target or (f"sm_{number}" if isinstance(number, int) else str(number)),
     )
+
+
+def _binary(solution: Solution, kernels: list[Any]) -> str:
+    """See `jitted`; nothing is said of kernels in several files, which `_kernels` may not find."""
+    if len(solution.sources) > 1:
+        return ""
+    return jitted.digest(solution, [str(getattr(k, "asm", {}).get("ptx", "")) for k in kernels])
 
 
 def _number(owner: Any, name: str) -> int:

@@ -5,19 +5,23 @@ keep honest candidates honest and give an author, person or model, a precise mes
 text: what contains a hostile candidate is its process, and what convicts a cheating one is the
 judge, who never takes its word.
 
-`entry` looks at the entry point. `python` (tables in `python_names`, names in `scope`, data flow in
-`flow`) and `cpp` (tables in `cpp_names`, tokens from `lexer`, state in `cpp_state`) refuse what a
-kernel never needs.
+`entry` looks at the entry point. `python` refuses what a kernel never needs: tables in
+`python_names`, what names stand for in `scope` and `bindings`, host functions in `hosts`, where
+tensors go in `tracking` and what is done with them in `flow`. So does `cpp`: tables in `cpp_names`,
+tokens from `lexer`, the source's own names in `cpp_own`, inline assembly in `cpp_assembly`, load
+time in `cpp_loading`, state between calls in `cpp_state`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from evaluators import tunables
 from evaluators.guard import cpp, python
 from evaluators.guard.entry import PYTHON_LANGUAGES, entry_reasons
+from evaluators.guard.python_names import LOOSE_STANDARD, PACKAGES
 from evaluators.schema import Definition, Solution, SourceFile
 
 __all__ = ["check", "entry_reasons"]
@@ -46,8 +50,11 @@ def _source_reasons(
         headers = {s.path for s in solution.sources}
         yield from cpp.reasons(source.content, headers)
     elif source.path.endswith(".py"):
-        local = {PurePosixPath(s.path).stem for s in solution.sources}
+        local = {PurePosixPath(s.path).stem for s in solution.sources if s.path.endswith(".py")}
+        taken = sorted(local & (PACKAGES | LOOSE_STANDARD | sys.stdlib_module_names))
+        if taken:
+            yield f"line 1: a file named like the module {taken[0]!r} is not allowed: rename it"
         entry = source.path == solution.spec.entry_file
         yield from python.reasons(
-            source.content, solution.spec, definition if entry else None, local
+            source.content, solution.spec, definition if entry else None, local.difference(taken)
         )

@@ -9,15 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from evaluators.guard import cpp_assembly, cpp_loading, cpp_own, cpp_state, lexer
 from evaluators.guard import cpp_names as names
-from evaluators.guard import cpp_state, lexer
+from evaluators.guard.cpp_own import IDENTIFIER, KEYWORDS, called
 from evaluators.guard.lexer import Token
-
-_KEYWORDS = frozenset({
-    "and", "case", "co_await", "co_return", "co_yield", "delete", "do", "else", "goto", "new",
-    "not", "or", "return", "sizeof", "throw", "typename", "using",
-})  # fmt: skip
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z")
 
 
 def reasons(text: str, headers: set[str]) -> Iterator[str]:
@@ -26,13 +21,17 @@ def reasons(text: str, headers: set[str]) -> Iterator[str]:
     if not tokens:
         yield "line 0: the source is empty"
     yield from _unbalanced(tokens)
+    plain = [token for token in tokens if not token.directive]
     found = [
+        *_spelling(text, tokens),
         *_directives(tokens, headers),
         *_names(tokens),
+        *_pragmas(tokens),
         *_strings(tokens),
-        *_assembly(tokens),
+        *cpp_assembly.reasons(tokens),
         *_attributes(tokens),
-        *cpp_state.reasons(tokens),
+        *cpp_loading.reasons(plain),
+        *cpp_state.reasons(plain),
     ]
     for line, what in sorted(dict.fromkeys(found)):
         yield f"line {line}: {what}"
@@ -43,6 +42,8 @@ def _unbalanced(tokens: list[Token]) -> Iterator[str]:
     for token in tokens:
         if token.text in count:
             count[token.text] += 1
+    if any(token.directive and token.text in {"else", "elif"} for token in tokens):
+        return  # alternatives may each have a brace of the same pair
     for open_, close in ("{}", "()"):
         if count[open_] != count[close]:
             numbers = f"{count[open_]} {open_!r} and {count[close]} {close!r}"
@@ -50,6 +51,18 @@ def _unbalanced(tokens: list[Token]) -> Iterator[str]:
 
 
 Reason = tuple[int, str]
+
+
+def _spelling(text: str, tokens: list[Token]) -> Iterator[Reason]:
+    """What compilers read in different ways."""
+    for match in re.finditer(r"\r(?!\n)", text):
+        yield (
+            text.count("\n", 0, match.start()) + 1,
+            "a line ends with a newline, not with CR alone",
+        )
+    for at, token in enumerate(tokens):
+        if token.text == "?" and lexer.text_at(tokens, at + 1) == "?":
+            yield token.line, "a trigraph is not allowed: write the character"
 
 
 def _directives(tokens: list[Token], headers: set[str]) -> Iterator[Reason]:
@@ -92,26 +105,61 @@ def _include(line: int, rest: list[Token], headers: set[str]) -> Iterator[Reason
         return
     known = header in names.STD_HEADERS | names.CUDA_HEADERS
     if not (known or header.startswith(names.HEADER_FOLDERS)) or ".." in header:
-        yield line, f"include of {header!r} is not allowed"
+        library = header.startswith(names.LIBRARIES)
+        instead = "the kernel computes, no library" if library else names.INCLUDES
+        yield line, f"include of {header!r} is not allowed: {instead}"
 
 
 def _plain_paste(tokens: list[Token], at: int) -> bool:
-    """`FIXED_##parameter`: a fixed part that ends a word of its own."""
-    left, right = lexer.text_at(tokens, at - 1), lexer.text_at(tokens, at + 1)
-    return (len(left) > 3 and left.endswith("_")) or (len(right) > 3 and right.startswith("_"))
+    """Whether a part of the pasted name is fixed, and no refused name has it at that place."""
+    first = last = at
+    while lexer.text_at(tokens, first - 2) == "##":
+        first -= 2
+    while lexer.text_at(tokens, last + 2) == "##":
+        last += 2
+    chain = [t.text for t in tokens[first - 1 : last + 2 : 2]]
+    given = _parameters(tokens, at)
+    fixed = [(i, part) for i, part in enumerate(chain) if part not in given]
+    return any(
+        not any(
+            name.startswith(part) if i == 0
+            else name.endswith(part) if i == len(chain) - 1
+            else part in name
+            for name in names.REFUSED
+        ) and not (i == 0 and part.startswith(names.REFUSED_STEMS))
+        for i, part in fixed
+    )  # fmt: skip
+
+
+def _parameters(tokens: list[Token], at: int) -> set[str]:
+    """Parameters of the macro whose body holds the token; all words when it has none to read."""
+    while at > 0 and tokens[at].text != "define":
+        at -= 1
+    opening = at + 2
+    if lexer.text_at(tokens, opening) != "(":
+        return {t.text for t in tokens}
+    return {t.text for t in tokens[opening : lexer.matching(tokens, opening)]}
 
 
 def _names(tokens: list[Token]) -> Iterator[Reason]:
-    functions, variables = _own_functions(tokens), _own_variables(tokens)
+    functions, variables = cpp_own.functions(tokens), cpp_own.variables(tokens)
+    own = cpp_own.locals_like_cuda(tokens)
     for at, token in enumerate(tokens):
         name = token.text
         if token.text == "\\":
             yield token.line, "a stray backslash is not allowed"
         if token.text == "namespace" and lexer.text_at(tokens, at + 2) == "=":
-            yield token.line, "a namespace under another name is not allowed"
+            if not _may_be_renamed(tokens, at + 3):
+                yield token.line, "namespace std under another name is not allowed: write std::"
+        elif token.text in {"new", "delete"} and _replaces_operator(tokens, at):
+            yield token.line, f"operator {token.text} must not be replaced"
+        elif token.text == "cudaStream_t" and _is_number_cast(tokens, at):
+            yield token.line, "a stream made of a number is not allowed: use TVMFFIEnvGetStream"
         if token.kind != "word" or lexer.text_at(tokens, at - 1) in {".", "->"}:
             continue
         scope = _scope(tokens, at)
+        if name.removeprefix("__builtin_") in names.FUNCTIONS:
+            name = name.removeprefix("__builtin_")
         prefix = next((why for p, why in names.PREFIXES if name.startswith(p)), None)
         if prefix is not None:
             yield token.line, f"{name!r} is not allowed: {prefix}"
@@ -119,10 +167,12 @@ def _names(tokens: list[Token]) -> Iterator[Reason]:
             why = names.FUNCTIONS.get(name, "a kernel has no use for it")
             yield token.line, f"'std::{name}' is not allowed: {why}"
         elif names.CUDA_NAME.fullmatch(name):
-            yield from _cuda(tokens, at)
+            if name not in own or called(tokens, at):
+                yield from _cuda(tokens, at)
         elif name in names.FUNCTIONS and (scope in {"", "std", "::"} or name in names.REGISTRY):
-            ours = name in functions or (name in variables and not _called(tokens, at))
-            if not (ours and scope == "") and _meant(tokens, at):
+            plain = not called(tokens, at) or cpp_own.initialises(tokens, at)
+            ours = name in functions or (name in variables and plain)
+            if not (ours and scope == "" and name == token.text):
                 yield token.line, f"{name!r} is not allowed: {names.FUNCTIONS[name]}"
 
 
@@ -131,20 +181,45 @@ def _scope(tokens: list[Token], at: int) -> str:
     if lexer.text_at(tokens, at - 1) != "::":
         return ""
     before = lexer.text_at(tokens, at - 2)
-    return before if _IDENTIFIER.match(before) and before not in _KEYWORDS else "::"
+    return before if IDENTIFIER.match(before) and before not in KEYWORDS else "::"
 
 
-def _called(tokens: list[Token], at: int) -> bool:
-    return lexer.text_at(tokens, at + 1) == "("
+def _may_be_renamed(tokens: list[Token], at: int) -> bool:
+    """Whether the namespace that begins at `at` is not std; some parts of std have no functions."""
+    if lexer.text_at(tokens, at) == "::":
+        at += 1
+    inner = lexer.text_at(tokens, at + 2)
+    return lexer.text_at(tokens, at) != "std" or inner in {"experimental", "numbers"}
 
 
-def _meant(tokens: list[Token], at: int) -> bool:
-    """Whether a name stands for the system's: it is called, aliased or its address is taken."""
-    if _called(tokens, at) or _scope(tokens, at) == "::" or tokens[at].directive:
-        return True
-    if tokens[at].text.startswith(("_", "TVM")) or tokens[at].text == "environ":
-        return True
-    return lexer.text_at(tokens, at - 1) in {"=", "&", "(", ",", "return", "?", ":", "{"}
+def _pragmas(tokens: list[Token]) -> Iterator[Reason]:
+    """`_Pragma`: its text may come from anywhere in the source."""
+    if not any(token.text == "_Pragma" for token in tokens):
+        return
+    for token in tokens:
+        text = lexer.value(token) if token.kind == "string" else token.text
+        for name in names.PRAGMAS & set(re.findall(r"\w+", text)[:1]):
+            yield token.line, f"#pragma {name} is not allowed"
+
+
+def _replaces_operator(tokens: list[Token], at: int) -> bool:
+    """`operator new(...) {`: a definition."""
+    if lexer.text_at(tokens, at - 1) != "operator":
+        return False
+    opening = at + 1
+    if lexer.text_at(tokens, opening) == "[":
+        opening += 2
+    end = lexer.matching(tokens, opening) + 1
+    return lexer.text_at(tokens, end) in {"{", "noexcept", "throw"}
+
+
+def _is_number_cast(tokens: list[Token], at: int) -> bool:
+    """`(cudaStream_t)2`, `cudaStream_t(2)` and `reinterpret_cast<cudaStream_t>(2)`."""
+    after = at + 1
+    while lexer.text_at(tokens, after) in {")", ">", "(", "{"}:
+        after += 1
+    number = after < len(tokens) and tokens[after].kind == "number"
+    return number and after > at + 1 and tokens[after].text not in {"0", "0x0"}
 
 
 def _cuda(tokens: list[Token], at: int) -> Iterator[Reason]:
@@ -155,7 +230,7 @@ def _cuda(tokens: list[Token], at: int) -> Iterator[Reason]:
             f"{token.text!r} is not allowed: a kernel allocates, sets attributes and launches on "
             "TVMFFIEnvGetStream; no streams, events, graphs or device-wide settings",
         )
-    elif token.text.startswith("cudaGetDriverEntryPoint") and _called(tokens, at):
+    elif token.text.startswith("cudaGetDriverEntryPoint") and called(tokens, at):
         inside = tokens[at + 1 : lexer.matching(tokens, at + 1)]
         first = next((t for t in inside if t.text != "("), None)
         if first is None or first.kind != "string":
@@ -164,64 +239,17 @@ def _cuda(tokens: list[Token], at: int) -> Iterator[Reason]:
             yield token.line, f"driver function {lexer.value(first)!r} is not allowed"
 
 
-def _own_functions(tokens: list[Token]) -> set[str]:
-    """Functions with a body, lambdas with a name and macros of this source."""
-    found = set()
-    for at, token in enumerate(tokens):
-        if token.kind != "word" or token.text not in names.FUNCTIONS:
-            continue
-        before = lexer.text_at(tokens, at - 1)
-        typed = _IDENTIFIER.match(before) and before not in _KEYWORDS
-        if before == "auto" and lexer.text_at(tokens, at + 1) == "=":
-            if lexer.text_at(tokens, at + 2) == "[":
-                found.add(token.text)
-        elif _called(tokens, at) and (typed or before in {"*", "&", ">"}):
-            end = lexer.matching(tokens, at + 1) + 1
-            while lexer.text_at(tokens, end) in {"const", "noexcept", "override", "final"}:
-                end += 1
-            if lexer.text_at(tokens, end) in {"{", "->"}:
-                found.add(token.text)
-    return found
-
-
-def _own_variables(tokens: list[Token]) -> set[str]:
-    found = set()
-    for at, token in enumerate(tokens):
-        if token.kind != "word" or token.text not in names.FUNCTIONS:
-            continue
-        before, after = lexer.text_at(tokens, at - 1), lexer.text_at(tokens, at + 1)
-        if before in {"*", "&"}:
-            before = lexer.text_at(tokens, at - 2)
-        typed = (_IDENTIFIER.match(before) and before not in _KEYWORDS) or before == ">"
-        if typed and after in {";", "=", ",", ")", "[", "{", ":"}:
-            found.add(token.text)
-    return found
-
-
 def _strings(tokens: list[Token]) -> Iterator[Reason]:
-    for token in tokens:
-        if token.kind == "string" and names.SYSTEM_PATH.search(lexer.value(token)):
-            yield token.line, "a path of the system is not allowed"
-
-
-def _assembly(tokens: list[Token]) -> Iterator[Reason]:
     for at, token in enumerate(tokens):
-        if token.text not in {"asm", "__asm__", "__asm"} or token.kind != "word":
+        if token.kind != "string":
             continue
-        opening = at + 1
-        while lexer.text_at(tokens, opening) in {"volatile", "__volatile__", "goto", "inline"}:
-            opening += 1
-        inside = tokens[opening : lexer.matching(tokens, opening)]
-        text = "".join(lexer.value(t) for t in inside if t.kind == "string")
-        text = re.sub(r"\\[nrt]", " ", text)
-        match = names.ASSEMBLY.search(re.sub(r"(?<=[\w])\.\w+", "", text))
-        if match is not None:
-            what = "system calls are" if "sys" in match[0] or "0x80" in match[0] else "this is"
-            yield token.line, f"inline assembly {match[0]!r}: {what} not allowed"
-        plain = opening == at + 1 and not any(t.text in {":", "::"} for t in inside)
-        before = lexer.text_at(tokens, at - 1)
-        if plain and (before == ")" or _IDENTIFIER.match(before)) and before != "else":
-            yield token.line, "asm that names another symbol is not allowed"
+        text = lexer.joined(tokens, at)
+        if names.SYSTEM_PATH.search(text):
+            yield token.line, "a path of the system is not allowed"
+        elif re.search(r"\.so(?:\.\d+)*\Z", text):
+            yield token.line, f"the library {text!r} is not allowed: a kernel loads no code"
+        elif lexer.text_at(tokens, at - 2) in {"remove", "rename"}:
+            yield token.line, "a kernel removes and renames no files"
 
 
 def _attributes(tokens: list[Token]) -> Iterator[Reason]:
@@ -230,10 +258,12 @@ def _attributes(tokens: list[Token]) -> Iterator[Reason]:
             inside = tokens[at + 1 : lexer.matching(tokens, at + 1)]
         elif token.text == "[" and lexer.text_at(tokens, at + 1) == "[":
             inside = tokens[at + 1 : lexer.matching(tokens, at)]
+        elif token.directive and token.text.strip("_") in names.HIDDEN_ATTRIBUTES:
+            inside = [token]
         else:
             continue
         for word in inside:
             name = word.text.strip("_")
             if word.kind == "word" and name in names.ATTRIBUTES:
                 what = "code that runs at load time is" if "structor" in name else f"{name!r} is"
-                yield token.line, f"{what} not allowed"
+                yield token.line, f"{what} not allowed: a function is what the source says"

@@ -14,15 +14,16 @@ SYSTEM_PATH = re.compile(r"(?:^|[^\w.])/(?:proc|sys|dev|etc)/")
 
 _FUNCTIONS = {
     "a kernel starts and ends no process": """
-        _Exit _exit abort atexit at_quick_exit clone clone3 daemon execl execle execlp execv execve
-        execvp execvpe exit fexecve fork kill killpg longjmp popen posix_spawn posix_spawnp prctl
-        ptrace quick_exit raise setjmp setrlimit setsid sigaction signal sigprocmask siglongjmp
-        sigsetjmp syscall system tgkill tkill unshare vfork wait4 waitpid""",
+        _Exit _exit on_exit abort atexit at_quick_exit clone clone3 daemon execl execle execlp
+        execv execve execvp execvpe exit fexecve fork kill killpg longjmp popen posix_spawn
+        posix_spawnp prctl ptrace quick_exit raise setjmp setrlimit setsid sigaction signal
+        sigprocmask siglongjmp sigsetjmp syscall system tgkill tkill unshare vfork wait4 waitpid""",
     "a kernel opens no files, sockets or shared memory": """
-        accept bind connect creat fdopen fopen freopen ftruncate getsockopt ioctl listen lseek
-        memfd_create mkstemp mmap mprotect mremap munmap msync open open64 openat opendir pipe pipe2
-        process_vm_readv process_vm_writev pread pwrite readlink recv recvmsg rename rmdir sendmsg
-        sendto shm_open shmat shmget socket socketpair tmpfile truncate unlink write""",
+        accept bind connect creat dprintf vdprintf fdopen fopen freopen ftruncate getsockopt ioctl
+        listen lseek memfd_create mkstemp mmap mprotect mremap munmap msync open open64 openat
+        opendir pipe pipe2 process_vm_readv process_vm_writev pread pwrite readlink recv recvmsg
+        rename rmdir sendmsg sendto shm_open shmat shmget socket socketpair tmpfile truncate
+        unlink write mkdtemp realpath fileno scanf fscanf getchar getc fgetc fgets fread""",
     "a kernel does not read or change its environment": """
         clearenv confstr environ __environ getauxval getenv getopt gethostname getpid getppid
         program_invocation_name putenv secure_getenv setenv sysconf unsetenv uname""",
@@ -32,9 +33,9 @@ _FUNCTIONS = {
         async jthread pthread_create sched_setaffinity sched_setscheduler setpriority thrd_create
         sched_yield nice""",
     "a kernel does not look at the clock or sleep": """
-        clock_gettime clock_nanosleep ftime getrusage gettimeofday nanosleep omp_get_wtime sleep
-        timespec_get usleep __rdtsc __rdtscp _rdtsc __builtin_ia32_rdtsc __builtin_ia32_rdtscp
-        __builtin_readcyclecounter""",
+        clock clock64 time times clock_gettime clock_nanosleep ftime getrusage gettimeofday
+        nanosleep omp_get_wtime sleep timespec_get usleep globaltimer __rdpmc _rdpmc __rdtsc
+        __rdtscp _rdtsc __builtin_ia32_rdtsc __builtin_ia32_rdtscp __builtin_readcyclecounter""",
     "a kernel does not walk the stack": """
         __builtin_frame_address __builtin_return_address backtrace backtrace_symbols getcontext
         makecontext setcontext swapcontext __builtin_extract_return_addr _Unwind_Backtrace""",
@@ -80,18 +81,18 @@ PREFIXES = (
 )
 
 STD_NAMES = frozenset({
-    "abort", "async", "atexit", "at_quick_exit", "chrono", "clock", "execution", "exit",
-    "filesystem",
-    "fopen", "freopen", "fstream", "getenv", "ifstream", "jthread", "ofstream", "pmr",
-    "quick_exit", "raise", "set_new_handler", "set_terminate", "signal", "system", "terminate",
-    "this_thread", "thread", "time", "tmpfile",
+    "abort", "async", "atexit", "at_quick_exit", "call_once", "chrono", "cin", "clock",
+    "execution", "exit", "filesystem", "fopen", "freopen", "fstream", "getenv", "ifstream",
+    "jthread", "ofstream", "pmr", "quick_exit", "raise", "set_new_handler", "set_terminate",
+    "signal", "system", "terminate", "this_thread", "thread", "time", "tmpfile",
 })  # fmt: skip
 """Names of namespace std that a kernel has no use for."""
 
 STD_HEADERS = _words("""
-    algorithm array atomic bit bitset cassert cfloat cinttypes climits cmath complex concepts
-    cstddef cstdint cstdio cstdlib cstring deque exception functional initializer_list iomanip
-    iostream iterator limits list map memory new numbers numeric optional ostream queue set span
+    algorithm any array atomic bit bitset cassert cfenv cfloat charconv cinttypes climits cmath
+    compare complex concepts cstdarg cstddef cstdint cstdio cstdlib cstring deque exception
+    experimental/simd forward_list functional initializer_list iomanip iosfwd iostream iterator
+    limits list map memory new numbers numeric optional ostream queue ranges ratio set span
     sstream stack stdexcept string string_view tuple type_traits typeinfo unordered_map
     unordered_set utility valarray variant vector version
     assert.h float.h inttypes.h limits.h malloc.h math.h stdalign.h stdbool.h stddef.h stdint.h
@@ -114,6 +115,13 @@ HEADER_FOLDERS = (
     "cuda/std/", "cuda/work_stealing", "dlpack/", "tvm/ffi/",
 )  # fmt: skip
 
+LIBRARIES = ("cub/", "cublas", "cudnn", "cutlass/", "cute/", "thrust/", "torch/", "ATen/", "mkl")
+INCLUDES = (
+    "containers, algorithms and maths of the standard library, CUDA's own headers with cub/block, "
+    "cub/warp and cuda/{atomic,barrier,pipeline,ptx,std}, tvm/ffi and the solution's files are"
+)
+"""What may be included, for people."""
+
 CUDA_NAMES = re.compile(r"""(?x)
     cuda(?:
         Success | Error\w* | Get(?:ErrorString|ErrorName|LastError) | PeekAtLastError
@@ -135,7 +143,7 @@ CUDA_NAMES = re.compile(r"""(?x)
       | GetSymbolAddress
       | GetDriverEntryPoint(?:ByVersion)? | DriverEntryPoint\w* | EnableDefault
       | GridDependencySynchronize | TriggerProgrammaticLaunchCompletion | CGScope\w*
-      | DataType | RoundMode | Extent | Pos | TypedefsH
+      | DataType | Round(?:Mode|Nearest|Zero|PosInf|MinInf) | Extent | Pos | Typedefs | TypedefsH
     )
   | cu(?:
         TensorMap\w* | GetError(?:String|Name) | FloatComplex | DoubleComplex | Complex | C[a-z]+f?
@@ -150,17 +158,35 @@ ENTRY_POINTS = re.compile(r"cuTensorMap\w+|cuGetError\w+")
 """Driver functions that `cudaGetDriverEntryPoint` may look up."""
 
 ASSEMBLY = re.compile(
-    r"\b(?:syscall|sysenter|int\s+\$?0x80|svc|rdtsc|rdtscp|rdpmc|vmcall|cpuid)\b"
-    r"|\.(?:incbin|include|globl|global|section|byte|long|quad|set|symver|weak)\b"
+    r"\b(?:syscall|sysenter|svc|rdtsc|rdtscp|rdpmc|vmcall|cpuid)\b|\bint\s+\$?[\w(]"
+    r"|%(?:clock|clock64|clock_hi|globaltimer\w*)\b"
+    r"|\b(?:call|jmp)[lqw]?\s+\*?[%$@(\w]|@(?:PLT|GOT)\w*|\w\(%+[er]ip\)"
+    r"|\bmov(?:abs)?[lq]?\s+\$[A-Za-z_]"
+    r"|\.(?:incbin|include|globl|global|section|pushsection|previous|text|data|byte|2byte|4byte"
+    r"|8byte|hword|short|word|value|int|long|quad|octa|ascii|asciz|string|fill|skip|zero|inst|macro"
+    r"|irpc?|rept|altmacro|set|equ|symver|weak|init_array)\b"
 )
-"""What no kernel's inline assembly holds (`.global` after a word is PTX and not meant)."""
+"""What no kernel's inline assembly holds: system calls, clocks, calls, raw bytes, sections, macros.
+
+`.global` after a word is PTX and not meant.
+"""
 
 ATTRIBUTES = frozenset({
-    "alias", "cleanup", "constructor", "destructor", "ifunc", "init_priority", "section",
-    "weakref",
+    "alias", "cleanup", "constructor", "destructor", "ifunc", "init_priority", "section", "symver",
+    "weak", "weakref",
 })  # fmt: skip
+HIDDEN_ATTRIBUTES = ATTRIBUTES - {"alias", "cleanup", "section", "weak"}
+"""Those of them that no macro may hold: they mean nothing else."""
 
-PRAGMAS = frozenset({"redefine_extname", "weak", "init", "fini"})
+PRAGMAS = frozenset({"redefine_extname", "weak"})
+
+REFUSED = (
+    frozenset(FUNCTIONS) | STD_NAMES | ATTRIBUTES | PRAGMAS | {prefix for prefix, _ in PREFIXES}
+    | {"asm", "__asm", "__asm__", "_Pragma", "__attribute__", "cuda", "operator"}
+)  # fmt: skip
+"""All names that no pasting may make."""
+REFUSED_STEMS = ("__builtin", "cu", "pthread_", *(prefix for prefix, _ in PREFIXES))
+"""Beginnings of others."""
 
 LOADTIME_SAFE = frozenset({
     "alignof", "const_cast", "decltype", "epsilon", "infinity", "lowest", "make_pair", "make_tuple",

@@ -1,186 +1,96 @@
-"""Checks on what a C++ or CUDA source does outside its calls: at load time, and between calls.
+"""Checks on what a C++ or CUDA source keeps between calls.
 
 Heuristics over tokens. State that kernels keep honestly passes: workspaces, device attributes,
-tables of what was computed from shapes. What does not: code in a global's initialiser, a static
-that counts calls, a static that remembers an argument's address, declarations of other libraries'
-functions.
+tables of what was computed from shapes, counts per expert or row that each call begins anew. What
+does not: a static that counts calls, and one that remembers an argument's address.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evaluators.guard import lexer
-from evaluators.guard.cpp_names import LOADTIME_SAFE
+from evaluators.guard import cpp_loading, lexer
+from evaluators.guard.cpp_loading import QUALIFIERS, SKIPPED, TYPES
 from evaluators.guard.lexer import Token
 
 Reason = tuple[int, str]
 
-_QUALIFIERS = frozenset({"const", "inline", "mutable", "static", "thread_local", "volatile"})
-_TYPES = frozenset({"class", "enum", "struct", "union"})
-_SKIPPED = frozenset({"friend", "static_assert", "template", "typedef", "using"})
-_COUNTED_BY = frozenset({"++", "--", "+=", "-="})
+_STEPS = frozenset({"++", "--", "+=", "-=", "*=", "^=", "<<="})
 _ON_DEVICE = frozenset({"__constant__", "__device__", "__shared__"})
+_ADDING = frozenset({"fetch_add", "fetch_sub", "fetch_xor"})
+_ATOMIC = re.compile(r"\w*(?:atomic|sync)\w*(?:add|sub|xor|nand|inc|dec)\w*")
+_COUNTS = "counts calls: a kernel does the same work in every call"
 
 
 @dataclass(frozen=True)
 class Static:
-    """A variable that outlives a call."""
+    """A variable that outlives a call, or another name for one, and where it can be named.
+
+    `first`, `last`: indices of tokens.
+    """
 
     name: str
     line: int
     pointer: bool
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Object:
+    """What an operator changes: its first name, and how it is reached from there."""
+
+    at: int
+    plain: bool = True  # the name itself
+    follows: bool = False  # through a pointer
+    indexed: bool = False  # by a number
+    varies: bool = False  # by another index
+
+
+class _Statics:
+    def __init__(self, tokens: list[Token]) -> None:
+        self._found: dict[str, list[Static]] = {}
+        for static in (*_global_statics(tokens), *_function_statics(tokens)):
+            self._found.setdefault(static.name, []).append(static)
+        for alias in list(_aliases(tokens, self)):
+            self._found.setdefault(alias.name, []).append(alias)
+
+    def at(self, tokens: list[Token], at: int) -> Static | None:
+        """The static that the token names there."""
+        if not 0 <= at < len(tokens) or lexer.text_at(tokens, at - 1) in {".", "->"}:
+            return None
+        found = self._found.get(tokens[at].text, [])
+        return next((s for s in reversed(found) if s.first <= at <= s.last), None)
 
 
 def reasons(tokens: list[Token]) -> Iterator[Reason]:
-    """Reasons against what runs at load time, and against state that recognises or counts calls."""
-    plain = [t for t in tokens if not t.directive]
-    statements = list(_namespace_statements(plain))
-    working = _working_types(plain)
-    statics = {s.name: s for s in _function_statics(plain)}
-    for statement in statements:
-        yield from _at_load_time(statement, working)
-        found = _variable(statement)
-        if found is not None:
-            statics[found.name] = found
-    yield from _foreign(plain)
-    yield from _counting(plain, statics)
-    yield from _recognising(plain, statics)
+    """Reasons against state that recognises or counts calls; `tokens` without directives."""
+    statics = _Statics(tokens)
+    for at in range(len(tokens)):
+        name = _counted(tokens, at, statics)
+        if name:
+            yield tokens[at].line, f"{name!r} {_COUNTS}"
+    yield from _ticking(tokens)
+    yield from _recognising(tokens, statics)
 
 
-def _namespace_statements(tokens: list[Token]) -> Iterator[list[Token]]:
-    """Statements outside functions and types; the blocks in them included."""
-    statement: list[Token] = []
-    at = 0
-    while at < len(tokens):
-        token = tokens[at]
+# -- what is static ---------------------------------------------------------------------------
+
+
+def _global_statics(tokens: list[Token]) -> Iterator[Static]:
+    for statement in cpp_loading.statements(tokens):
         texts = {t.text for t in statement}
-        if token.text == "{":
-            if "namespace" in texts or ("extern" in texts and "(" not in texts):
-                statement = []
-            else:
-                end = lexer.matching(tokens, at)
-                statement += tokens[at : end + 1]
-                at = end
-                if lexer.text_at(tokens, at + 1) not in {";", ",", "=", ")", "["} and not (
-                    texts & _TYPES and "(" not in texts
-                ):
-                    yield statement
-                    statement = []
-        elif token.text == ";":
-            yield statement
-            statement = []
-        elif token.text == "}":
-            statement = []
-        elif token.text == "(":
-            end = lexer.matching(tokens, at)
-            statement += tokens[at : end + 1]
-            at = end
-        else:
-            statement.append(token)
-        at += 1
-
-
-def _at_load_time(statement: list[Token], working: set[str]) -> Iterator[Reason]:
-    texts = [t.text for t in statement]
-    head = [t for t in texts if t not in _QUALIFIERS]
-    if not head or head[0] in _SKIPPED | _TYPES or "operator" in texts:
-        return
-    line = statement[0].line
-    if {"constexpr", "constinit"} & set(texts):
-        return
-    equals = _top_level(statement, "=")
-    initialiser = statement[equals + 1 :] if equals is not None else _braced(statement)
-    runs = any(_calls(initialiser, i) for i in range(len(initialiser)))
-    if runs or (head[0] in working and not _is_function(statement)):
-        yield line, "code that runs at load time is not allowed: make it constexpr, or do it in run"
-
-
-def _calls(tokens: list[Token], at: int) -> bool:
-    """Whether a call or a lambda starts at `at`."""
-    token = tokens[at]
-    if token.text == "[" and (at == 0 or tokens[at - 1].text in {"(", ",", "=", "{"}):
-        return True
-    if token.kind != "word" or lexer.text_at(tokens, at + 1) != "(":
-        return False
-    return token.text not in LOADTIME_SAFE
-
-
-def _top_level(statement: list[Token], what: str) -> int | None:
-    depth = 0
-    for at, token in enumerate(statement):
-        depth += token.text in {"(", "{", "["}
-        depth -= token.text in {")", "}", "]"}
-        if depth == 0 and token.text == what:
-            return at
-    return None
-
-
-def _is_function(statement: list[Token]) -> bool:
-    return any(t.text == "(" for t in statement) and statement[-1].text in {"}", ")"}
-
-
-def _braced(statement: list[Token]) -> list[Token]:
-    """What stands in `Type name{...}`; nothing for a function or a type."""
-    opening = next((i for i, t in enumerate(statement) if t.text == "{"), None)
-    if opening is None or any(t.text == "(" for t in statement[:opening]):
-        return []
-    return statement[opening:]
-
-
-def _working_types(tokens: list[Token]) -> set[str]:
-    """Types of this source with a constructor or destructor that does something."""
-    found = set()
-    for at, token in enumerate(tokens):
-        if token.text not in {"struct", "class"}:
+        if texts & (SKIPPED | _ON_DEVICE | {"constexpr", "extern"}):
             continue
-        name = lexer.text_at(tokens, at + 1)
-        opening = at + 2
-        while lexer.text_at(tokens, opening) not in {"{", ";", "(", ""}:
-            opening += 1
-        if lexer.text_at(tokens, opening) != "{":
-            continue
-        body = tokens[opening + 1 : lexer.matching(tokens, opening)]
-        if _has_working_constructor(body, name):
-            found.add(name)
-    return found
-
-
-def _has_working_constructor(body: list[Token], name: str) -> bool:
-    for at, token in enumerate(body):
-        if token.text != name or lexer.text_at(body, at + 1) != "(":
-            continue
-        end = lexer.matching(body, at + 1) + 1
-        while lexer.text_at(body, end) not in {"{", ";", "", "="}:
-            end += 1
-        if lexer.text_at(body, end) == "{" and lexer.matching(body, end) > end + 1:
-            return True
-    return False
-
-
-def _variable(statement: list[Token]) -> Static | None:
-    """The variable that a namespace's statement declares, when calls can change it."""
-    texts = {t.text for t in statement}
-    if texts & (_SKIPPED | _TYPES | _ON_DEVICE | {"constexpr", "extern"}):
-        return None
-    return _declared(statement)
-
-
-def _declared(statement: list[Token]) -> Static | None:
-    names: list[Token] = []
-    pointer = False
-    for at, token in enumerate(statement):
-        if token.text in {"=", "{", "["}:
-            break
-        if token.text == "(":
-            return None
-        pointer = pointer or token.text == "*"
-        if token.kind == "word" and lexer.text_at(statement, at + 1) != "<":
-            names.append(token)
-    if len(names) < 2 or (not pointer and any(n.text == "const" for n in names)):
-        return None
-    return Static(names[-1].text, names[-1].line, pointer)
+        if statement[0].text in TYPES and "{" in texts:  # struct {...} name
+            opening = next(i for i, t in enumerate(statement) if t.text == "{")
+            tail = statement[lexer.matching(statement, opening) + 1 :]
+            if tail and tail[0].kind == "word":
+                yield Static(tail[0].text, tail[0].line, False, 0, len(tokens))
+        elif found := _declared(statement):
+            yield Static(found[0].text, found[0].line, found[1], 0, len(tokens))
 
 
 def _function_statics(tokens: list[Token]) -> Iterator[Static]:
@@ -188,66 +98,197 @@ def _function_statics(tokens: list[Token]) -> Iterator[Static]:
         if token.text not in {"static", "thread_local"}:
             continue
         end = at + 1
+        while lexer.text_at(tokens, end) in QUALIFIERS:
+            end += 1
+        if lexer.text_at(tokens, end) in TYPES:  # static struct {...} name;
+            while lexer.text_at(tokens, end) not in {"{", ";", "(", ""}:
+                end += 1
+            if lexer.text_at(tokens, end) == "{":
+                name = lexer.matching(tokens, end) + 1
+                if name < len(tokens) and tokens[name].kind == "word":
+                    yield Static(tokens[name].text, token.line, False, at, _block_end(tokens, at))
+                continue
         while lexer.text_at(tokens, end) not in {";", "=", "{", "(", ""}:
             end += 1
         statement = tokens[at + 1 : end + 1]
-        if not {t.text for t in statement} & (_ON_DEVICE | {"constexpr"}):
-            found = _declared(statement)
-            if found is not None:
-                yield found
-
-
-def _foreign(tokens: list[Token]) -> Iterator[Reason]:
-    """`extern "C" int f(...);`: a function of another library."""
-    for at, token in enumerate(tokens):
-        if token.text != "extern" or tokens[min(at + 1, len(tokens) - 1)].kind != "string":
+        if {t.text for t in statement} & (_ON_DEVICE | {"constexpr"}):
             continue
-        if lexer.text_at(tokens, at + 2) == "{":
-            body = tokens[at + 3 : lexer.matching(tokens, at + 2)]
-        else:
-            end = at + 2
-            while lexer.text_at(tokens, end) not in {";", "{", ""}:
-                end += 1
-            body = tokens[at + 2 : end + 1]
-        for i, inner in enumerate(body):
-            if inner.text == ")" and lexer.text_at(body, i + 1) == ";" and _outside(body, i):
-                yield token.line, "a declaration of another library's function is not allowed"
-                break
+        if found := _declared(statement):
+            yield Static(found[0].text, found[0].line, found[1], at, _block_end(tokens, at))
 
 
-def _outside(tokens: list[Token], at: int) -> bool:
+def _declared(statement: list[Token]) -> tuple[Token, bool] | None:
+    """(name, whether it is a pointer) of a variable's declaration that calls can change."""
+    names: list[Token] = []
+    pointer = False
+    for at, token in enumerate(statement):
+        if token.text in {"=", "{", "["}:
+            break
+        if token.text == "(":
+            return None
+        pointer = pointer or token.text in {"*", "uintptr_t", "intptr_t"}
+        if token.kind == "word" and lexer.text_at(statement, at + 1) != "<":
+            names.append(token)
+    if len(names) < 2 or (not pointer and any(n.text == "const" for n in names)):
+        return None
+    return names[-1], pointer
+
+
+def _block_end(tokens: list[Token], at: int) -> int:
+    """Where the block around `at` ends."""
     depth = 0
-    for token in tokens[:at]:
-        depth += token.text == "{"
-        depth -= token.text == "}"
-    return depth == 0
+    for end in range(at, len(tokens)):
+        depth += tokens[end].text == "{"
+        depth -= tokens[end].text == "}"
+        if depth < 0:
+            return end
+    return len(tokens)
 
 
-def _counting(tokens: list[Token], statics: dict[str, Static]) -> Iterator[Reason]:
+def _aliases(tokens: list[Token], statics: _Statics) -> Iterator[Static]:
+    """`int& other = name;` and `int* other = &name;`."""
     for at, token in enumerate(tokens):
-        if token.text not in statics or statics[token.text].pointer:
+        if token.text != "=" or lexer.text_at(tokens, at - 2) not in {"&", "*"}:
             continue
-        around = {lexer.text_at(tokens, at - 1), lexer.text_at(tokens, at + 1)}
-        added = lexer.text_at(tokens, at + 2) in {"fetch_add", "fetch_sub"}
-        ahead = [lexer.text_at(tokens, at + i) for i in (1, 2, 3)]
-        added = added or (ahead[:2] == ["=", token.text] and ahead[2] in {"+", "-"})
-        if around & _COUNTED_BY or added:
-            what = f"{token.text!r} counts calls: a kernel does the same work in every call"
-            yield token.line, what
+        by_address = lexer.text_at(tokens, at + 1) == "&"
+        of = statics.at(tokens, at + 1 + by_address)
+        reference = lexer.text_at(tokens, at - 2) == "&"
+        whole = lexer.text_at(tokens, at + 2 + by_address) == ";"
+        if of is not None and whole and (reference or by_address):
+            pointer = of.pointer if reference else True
+            name = tokens[at - 1]
+            yield Static(name.text, name.line, pointer, at, _block_end(tokens, at))
 
 
-def _recognising(tokens: list[Token], statics: dict[str, Static]) -> Iterator[Reason]:
+# -- counting ---------------------------------------------------------------------------------
+
+
+def _counted(tokens: list[Token], at: int, statics: _Statics) -> str:
+    """The static that a step, an addition or an atomic at `at` changes; '' for none."""
+    text = tokens[at].text
+    if text in _STEPS:
+        found = _before(tokens, at)
+        if found is None and text in {"++", "--"}:
+            found = _after(tokens, at)
+        static = statics.at(tokens, found.at) if found else None
+        # A sum in a workspace's element is honest; a step of one by one rather counts.
+        if found is None or static is None or not (found.plain or text in {"++", "--"}):
+            return ""
+        if not found.varies and (static.pointer == found.follows or found.indexed):
+            return static.name
+    elif text == "=":
+        static = statics.at(tokens, at - 1)
+        if static and not static.pointer and _adds_itself(tokens, at, static.name):
+            return static.name
+    elif text in _ADDING or _ATOMIC.fullmatch(text) or text == "exchange":
+        member = text in _ADDING and lexer.text_at(tokens, at - 1) in {".", "->"}
+        place = at - 2 if member else at + 2
+        place += lexer.text_at(tokens, place) == "&"
+        static = statics.at(tokens, place)
+        if static and (text != "exchange" or _adds_itself(tokens, place + 1, static.name)):
+            return static.name
+    return ""
+
+
+def _before(tokens: list[Token], at: int) -> _Object | None:
+    """What ends right before `at`: `name`, `name.member`, `name[0]`, `(*name)`."""
+    place = at - 1
+    plain, follows, indexed, varies = True, False, False, False
+    while place >= 0:
+        text = tokens[place].text
+        if text in {")", "]"}:
+            opening = lexer.opening(tokens, place)
+            inside = tokens[opening + 1 : place]
+            plain = False
+            if text == ")":
+                named = [i for i, t in enumerate(inside) if t.kind == "word"]
+                if len(named) != 1 or inside[0].text != "*":
+                    return None
+                return _Object(opening + 1 + named[0], plain, True, indexed, varies)
+            number = len(inside) == 1 and inside[0].kind == "number"
+            indexed, varies = indexed or number, varies or not number
+            place = opening - 1
+        elif tokens[place].kind == "word":
+            before = lexer.text_at(tokens, place - 1)
+            if before not in {".", "->", "::"}:
+                return _Object(place, plain, follows, indexed, varies)
+            plain, follows = plain and before == "::", follows or before == "->"
+            if before == "::":
+                return _Object(place, plain, follows, indexed, varies)
+            place -= 2
+        else:
+            return None
+    return None
+
+
+def _after(tokens: list[Token], at: int) -> _Object | None:
+    """What begins right after `at`: `*name`, `name.member`, `name[0]`."""
+    place, follows = at + 1, False
+    while lexer.text_at(tokens, place) in {"*", "("}:
+        follows = follows or tokens[place].text == "*"
+        place += 1
+    if place >= len(tokens) or tokens[place].kind != "word":
+        return None
+    indexed, varies = False, False
+    end = place + 1
+    while lexer.text_at(tokens, end) in {".", "->", "["}:
+        if tokens[end].text == "[":
+            closing = lexer.matching(tokens, end)
+            inside = tokens[end + 1 : closing]
+            number = len(inside) == 1 and inside[0].kind == "number"
+            indexed, varies = indexed or number, varies or not number
+            end = closing + 1
+        else:
+            follows = follows or tokens[end].text == "->"
+            end += 2
+    return _Object(place, False, follows, indexed, varies)
+
+
+def _adds_itself(tokens: list[Token], at: int, name: str) -> bool:
+    """Whether what follows, up to the statement's end, is the name plus or minus something."""
+    for place in range(at + 1, len(tokens)):
+        if tokens[place].text == ";":
+            return False
+        around = {lexer.text_at(tokens, place - 1), lexer.text_at(tokens, place + 1)}
+        if tokens[place].text == name and around & {"+", "-"}:
+            return True
+    return False
+
+
+def _ticking(tokens: list[Token]) -> Iterator[Reason]:
+    """`static auto f = [n = 0]() mutable {...}`: a lambda with state of its own."""
+    for at, token in enumerate(tokens):
+        if token.text not in {"static", "thread_local"}:
+            continue
+        equals = at + 1
+        while lexer.text_at(tokens, equals) not in {"=", ";", "(", "{", ""}:
+            equals += 1
+        if lexer.text_at(tokens, equals + 1) != "[":
+            continue
+        after = lexer.matching(tokens, equals + 1) + 1
+        if lexer.text_at(tokens, after) == "(":
+            after = lexer.matching(tokens, after) + 1
+        if lexer.text_at(tokens, after) == "mutable":
+            yield token.line, "a lambda with state of its own is not allowed: it can count calls"
+
+
+# -- recognising ------------------------------------------------------------------------------
+
+
+def _recognising(tokens: list[Token], statics: _Statics) -> Iterator[Reason]:
     """A static pointer that is compared with something other than nullptr."""
     for at, token in enumerate(tokens):
         if token.text not in {"==", "!="}:
             continue
-        sides = lexer.text_at(tokens, at - 1), lexer.text_at(tokens, at + 1)
-        if {"nullptr", "NULL", "0"} & set(sides):
+        if {"nullptr", "NULL", "0"} & {
+            lexer.text_at(tokens, at - 1),
+            lexer.text_at(tokens, at + 1),
+        }:
             continue
-        known = [s for s in sides if s in statics and statics[s].pointer]
-        if known:
+        known = [s for s in (statics.at(tokens, at - 1), statics.at(tokens, at + 1)) if s]
+        if known and known[0].pointer:
             what = "a tensor is recognised by its address"
-            yield token.line, f"{what} ({known[0]!r}): the next call has other values there"
+            yield token.line, f"{what} ({known[0].name!r}): the next call has other values there"
     for at, token in enumerate(tokens):
         if token.text not in {"map", "unordered_map", "set", "unordered_set"}:
             continue

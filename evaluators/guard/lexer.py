@@ -30,10 +30,17 @@ _TOKEN = re.compile(
     |(?P<char>(?:u8|[uUL])?'(?:\\.|[^'\\\n])+')
     |(?P<number>\.?[0-9](?:[eEpP][+-]|'?[\w.])*)
     |(?P<word>[^\W\d]\w*)
-    |(?P<operator>::|->|\+\+|--|[-+*/%&|^=!<]=|>=|&&|\|\||<<|\#\#|%:%:|%:|.)""",
+    |(?P<operator><:(?!:[^:>])|::|:>|<%|%>|->|\+\+|--|<<=|[-+*/%&|^=!<]=|>=|&&|\|\||<<|\#\#|%:%:|%:
+        |.)""",
     re.VERBOSE | re.DOTALL,
 )
-_DIGRAPHS = {"%:": "#", "%:%:": "##"}
+_SPELLINGS = {
+    "%:": "#", "%:%:": "##", "<%": "{", "%>": "}", "<:": "[", ":>": "]", "and": "&&",
+    "and_eq": "&=", "bitand": "&", "bitor": "|", "compl": "~", "not": "!", "not_eq": "!=",
+    "or": "||", "or_eq": "|=", "xor": "^", "xor_eq": "^=",
+}  # fmt: skip
+"""Other spellings of operators."""
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]+)|([0-7]{1,3})|u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
 def tokens(text: str) -> list[Token]:
@@ -48,11 +55,11 @@ def tokens(text: str) -> list[Token]:
             continue
         if kind == "gap":
             continue
-        word = _DIGRAPHS.get(match[0], match[0])
+        word = _SPELLINGS.get(match[0], match[0])
         directive = directive or (fresh and word == "#")
         fresh = False
         line = bisect.bisect_right(starts, match.start())
-        found.append(Token(_kind(kind), word, line, directive))
+        found.append(Token(_kind("operator" if word != match[0] else kind), word, line, directive))
     return found
 
 
@@ -69,17 +76,47 @@ def matching(found: list[Token], opening: int) -> int:
     return len(found) - 1
 
 
+def opening(found: list[Token], closing: int) -> int:
+    """Index of the bracket that the one at `closing` closes; 0 when there is none."""
+    pairs = {")": "(", "}": "{", "]": "["}
+    close = text_at(found, closing)
+    open_, depth = pairs.get(close, ""), 0
+    for at in range(closing, -1, -1):
+        depth += found[at].text == close
+        depth -= found[at].text == open_
+        if depth == 0:
+            return at
+    return 0
+
+
 def text_at(found: list[Token], at: int) -> str:
     """Text of the token at `at`, '' outside the list."""
     return found[at].text if 0 <= at < len(found) else ""
 
 
 def value(token: Token) -> str:
-    """What stands between a string token's quotes, escapes as written."""
+    """What a string token holds, escapes resolved."""
     inside = token.text[token.text.index('"') + 1 : -1]
     if "(" in inside and "R" in token.text[: token.text.index('"')]:
         return inside[inside.index("(") + 1 : inside.rindex(")")]
-    return inside
+    return _ESCAPE.sub(_character, inside)
+
+
+def joined(found: list[Token], at: int) -> str:
+    """What the string token at `at` holds with those right after it: a compiler joins them."""
+    text = ""
+    while at < len(found) and found[at].kind == "string":
+        text += value(found[at])
+        at += 1
+    return text
+
+
+def _character(match: re.Match[str]) -> str:
+    hexadecimal, octal, unicode, plain = match.groups()
+    if plain is not None:
+        return {"n": "\n", "r": "\n", "t": "\t", "0": "\0"}.get(plain, plain)
+    number = int(hexadecimal or unicode or octal, 8 if octal else 16)
+    return chr(number) if number < 0x110000 else "?"
 
 
 def _kind(name: str | None) -> Kind:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import TypeGuard
 
+from evaluators.guard import bindings, hosts
 from evaluators.guard import python_names as names
 from evaluators.guard.cpp_names import FUNCTIONS as C_FUNCTIONS
 from evaluators.guard.cpp_names import SYSTEM_PATH
 from evaluators.guard.entry import parse
-from evaluators.guard.flow import Flow, Function, Reason
+from evaluators.guard.flow import Flow, Reason
 from evaluators.guard.scope import (
+    Names,
     asks_driver,
-    bound_names,
-    imported_names,
     is_below,
     is_dunder,
     is_exported,
@@ -27,6 +28,8 @@ from evaluators.guard.scope import (
 )
 from evaluators.schema import BuildSpec, Definition, Language
 
+_INSIDE_TEXT = re.compile(r"\{\w*(?:\.\w+|\[\w+\])*\.__\w")
+_FOREIGN_OPERATOR = re.compile(r"\b(?:tir|tl)\.\w*call_\w*(?:packed|extern)")
 _ODD_FLAG = re.compile(r"-(?:fplugin|include|imacros|specs|wrapper|Bprefix|x$)|@\S")
 
 
@@ -41,9 +44,13 @@ def reasons(
         return
     source = Source(tree, spec.language is not Language.PYTHON, local)
     found = list(source.reasons())
+    if source.strict:
+        found += bindings.reasons(source.names)
     if source.strict and definition is not None:
-        found += Flow(tree, source.functions(), spec.entry_function, definition).reasons()
-    for line, what in sorted(found):
+        found += Flow(
+            tree, hosts.functions(source.names), spec.entry_function, definition
+        ).reasons()
+    for line, what in sorted(dict.fromkeys(found)):
         yield f"line {line}: {what}"
 
 
@@ -54,21 +61,24 @@ class Source:
         self._tree = tree
         self.strict = strict
         self._local = local
-        self._modules = imported_names(tree)
-        self._inner = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-        self._own = bound_names(tree)
+        self.names = Names(tree)
+        nodes = self.names.nodes
+        self._inner = {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}
+        self._inner |= {id(n.args[0]) for n in nodes if _asks_attribute(n)}
+        self._called = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
+        self._quiet = {id(n) for n in _quiet(tree)}
         self._cleared = {
             id(target)
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Assign) and is_none(node.value)
             for target in node.targets
         }
         self._device = {
-            id(inner) for f in self._device_functions() for s in f.body for inner in ast.walk(s)
+            id(inner) for f in self.names.device for s in f.body for inner in ast.walk(s)
         }
 
     def reasons(self) -> Iterator[Reason]:
-        for node in ast.walk(self._tree):
+        for node in self.names.nodes:
             line = int(getattr(node, "lineno", 0))
             for what in self._everywhere(node):
                 yield line, what
@@ -79,16 +89,6 @@ class Source:
             if id(node) not in self._device:
                 for what in self._on_host(node):
                     yield line, what
-
-    def functions(self) -> dict[str, Function]:
-        """Host functions at the top level."""
-        device = {id(f) for f in self._device_functions()}
-        found = {}
-        for node in self._tree.body:
-            if isinstance(node, ast.FunctionDef) and id(node) not in device:
-                cached = any(self._decorator(d) in names.CACHES for d in node.decorator_list)
-                found[node.name] = Function(node, cached)
-        return found
 
     # --- all Python ---
 
@@ -101,22 +101,25 @@ class Source:
                 full = f"{node.module}.{alias.name}" if node.module else alias.name
                 yield from [] if node.level else self._import(full)
         elif isinstance(node, ast.Name) and node.id in names.BANNED_NAMES:
-            yield f"{node.id!r} is not allowed"
+            yield f"{node.id!r} is not allowed: host code allocates, describes and launches"
         elif isinstance(node, ast.Attribute):
             yield from self._attribute(node)
         elif text_of(node) and SYSTEM_PATH.search(text_of(node)):
             yield "a path of the system is not allowed"
+        elif text_of(node) and _INSIDE_TEXT.search(text_of(node)):
+            yield "text that formats an object's inside is not allowed"
 
     def _import(self, name: str) -> Iterator[str]:
         top = name.split(".")[0]
         if top in self._local:
             return
         standard = names.STANDARD if self.strict else names.LOOSE_STANDARD
-        if top not in standard | names.PACKAGES:
-            yield f"import of {top!r} is not allowed"
+        known = standard | names.PACKAGES
+        if top not in known:
+            yield f"import of {top!r} is not allowed: only {', '.join(sorted(known))} are"
         elif name.endswith(".*"):
             yield f"import * of {name[:-2]!r} is not allowed: name what you need"
-        elif not self._is_namespace(name):
+        elif not self.names.is_namespace(name):
             yield from self._use(name)
 
     def _attribute(self, node: ast.Attribute) -> Iterator[str]:
@@ -124,7 +127,7 @@ class Source:
         if is_dunder(attribute) and attribute not in names.ALLOWED_DUNDERS:
             yield f"attribute {attribute!r} is not allowed"
             return
-        dotted = self._dotted(node)
+        dotted = self.names.dotted(node)
         if dotted is None:
             return
         if isinstance(node.ctx, ast.Store | ast.Del):
@@ -143,7 +146,7 @@ class Source:
             return
         elif top in names.STANDARD:
             if not is_exported(dotted):
-                yield f"{dotted!r} is not allowed"
+                yield f"{dotted!r} is not allowed: host code has no use for it"
         elif top == "torch":
             if dotted not in names.TORCH and not is_below(dotted, tuple(names.TORCH_DTYPES)):
                 yield (
@@ -160,17 +163,25 @@ class Source:
             yield from self._name(node)
         elif isinstance(node, ast.Attribute):
             yield from self._strict_attribute(node)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield from self._definition(node)
         elif isinstance(node, ast.Call):
             yield from self._call(node)
+        elif isinstance(node, ast.MatchClass):
+            for attribute in node.kwd_attrs:
+                taken = ast.Attribute(value=ast.Constant(None), attr=attribute, ctx=ast.Load())
+                yield from self._taken(taken)
         elif text_of(node) and _ODD_FLAG.match(text_of(node)):
             yield f"compiler flag {text_of(node)!r} is not allowed"
+        elif text_of(node) and _FOREIGN_OPERATOR.search(text_of(node)):
+            yield f"operator {text_of(node)!r} is not allowed: it calls code from outside"
 
     def _name(self, node: ast.Name) -> Iterator[str]:
-        dotted = self._modules.get(node.id)
+        dotted = self.names.modules.get(node.id)
         if dotted is None:
-            if is_dunder(node.id) and node.id not in names.BANNED_NAMES | names.ALLOWED_DUNDERS:
+            if node.id in names.REFLECTION - self.names.own and not (
+                id(node) in self._called or id(node) in self._quiet
+            ):
+                yield f"{node.id!r} under another name or handed on is not allowed: call it"
+            elif is_dunder(node.id) and node.id not in names.BANNED_NAMES | names.ALLOWED_DUNDERS:
                 yield f"{node.id!r} is not allowed"
         elif dotted.split(".")[0] not in names.PACKAGES | names.STANDARD:
             return
@@ -178,7 +189,7 @@ class Source:
             if id(node) in self._cleared:
                 return  # what `except ImportError` leaves behind
             yield f"must not rebind the imported {dotted!r}"
-        elif id(node) not in self._inner and self._is_namespace(dotted):
+        elif id(node) not in self._inner and self.names.is_namespace(dotted):
             yield f"module {dotted!r} under another name is not allowed: write {node.id}.name"
 
     def _strict_attribute(self, node: ast.Attribute) -> Iterator[str]:
@@ -186,41 +197,27 @@ class Source:
         own = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
         if attribute.startswith("_") and not is_dunder(attribute) and not own:
             yield f"private attribute {attribute!r} is not allowed"
-        elif attribute in names.INSIDES and self._dotted(node) is None:
+        elif attribute in names.INSIDES and self.names.dotted(node) is None:
             yield f"attribute {attribute!r} is not allowed"
         elif attribute in names.STREAM_METHODS:
             yield f"{attribute!r} is not allowed: kernels run on the current stream, in order"
         elif attribute in names.FOREIGN_CODE:
             yield f"{attribute!r} is not allowed: a kernel calls no code from outside its source"
-        elif not isinstance(node.ctx, ast.Load) and not own and self._dotted(node) is None:
+        elif not isinstance(node.ctx, ast.Load) and not own and self.names.dotted(node) is None:
             yield f"must not change attribute {attribute!r} of an object from elsewhere"
-
-    def _definition(
-        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    ) -> Iterator[str]:
-        for decorator in node.decorator_list:
-            known = self._decorator(decorator)
-            if known not in names.DECORATORS and known not in names.BUILTIN_DECORATORS:
-                yield f"decorator {ast.unparse(decorator)!r} is not allowed"
-        if not isinstance(node, ast.ClassDef):
-            if is_dunder(node.name) and node.name not in names.ALLOWED_METHODS:
-                yield f"defining {node.name!r} is not allowed"
-            return
-        if node.keywords:
-            yield "a class with a metaclass or class arguments is not allowed"
-        for base in node.bases:
-            dotted = self._dotted(base) or ""
-            if dotted.startswith("torch"):
-                yield f"a subclass of {dotted!r} is not allowed: outputs are plain tensors"
 
     def _call(self, node: ast.Call) -> Iterator[str]:
         function = node.func
         if isinstance(function, ast.Attribute) and function.attr in names.EXTERNAL_CALLS:
             yield from self._external(node)
+        if (self.names.dotted(function) or "").startswith("torch.") and any(
+            k.arg == "out" for k in node.keywords
+        ):
+            yield "torch must not write an output (out=): write it in the kernel"
         if not isinstance(function, ast.Name):
             return
         name = function.id
-        if name in names.BANNED_CALLS and name not in self._own:
+        if name in names.BANNED_CALLS and name not in self.names.own:
             yield f"{name!r} is not allowed"
         elif name in {"getattr", "hasattr"}:
             yield from self._getattr(node)
@@ -233,9 +230,14 @@ class Source:
             yield "getattr with a computed name is not allowed: write the attribute"
             return
         same = ast.Attribute(value=node.args[0], attr=key.value, ctx=ast.Load())
-        yield from self._attribute(same)
-        yield from self._strict_attribute(same)
-        yield from self._host_attribute(same)
+        self._called.add(id(same))  # whatever is done with it
+        yield from self._taken(same)
+
+    def _taken(self, node: ast.Attribute) -> Iterator[str]:
+        """Reasons against an attribute that is taken in another way than by a dot."""
+        yield from self._attribute(node)
+        yield from self._strict_attribute(node)
+        yield from self._host_attribute(node)
 
     @staticmethod
     def _external(node: ast.Call) -> Iterator[str]:
@@ -259,11 +261,14 @@ class Source:
 
     def _host_attribute(self, node: ast.Attribute) -> Iterator[str]:
         attribute = node.attr
-        if self._dotted(node) is not None:
+        if self.names.dotted(node) is not None:
             return
         if isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}:
             return
-        if attribute in names.COMPUTE_METHODS:
+        harmless = id(node) not in self._called and (
+            attribute in self.names.fields or attribute in {"max", "min"}  # torch.finfo(d).max
+        )
+        if attribute in names.COMPUTE_METHODS and not harmless:
             yield f"tensor method {attribute!r} outside a kernel: compute it in the kernel"
         elif attribute in names.HOST_READS:
             yield f"{attribute!r} is not allowed: the host must not wait for a tensor's values"
@@ -283,34 +288,27 @@ class Source:
             "AttributeError", "ImportError", "ModuleNotFoundError",
         }  # fmt: skip
 
-    # --- names ---
 
-    def _dotted(self, node: ast.expr) -> str | None:
-        """Dotted name of an attribute chain that starts at an imported name, else None."""
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name) or node.id not in self._modules:
-            return None
-        return ".".join([self._modules[node.id], *reversed(parts)])
+def _asks_attribute(node: ast.AST) -> TypeGuard[ast.Call]:
+    """`getattr(object, "name")` or `hasattr`, whose name is judged."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"getattr", "hasattr"}
+        and len(node.args) > 1
+    )
 
-    def _decorator(self, node: ast.expr) -> str:
-        """What a decorator is: a dotted name shortened to a known one, or a plain name."""
-        target = node.func if isinstance(node, ast.Call) else node
-        dotted = self._dotted(target) or (target.id if isinstance(target, ast.Name) else "")
-        return next((d for d in names.DECORATORS if is_below(dotted, (d,))), dotted)
 
-    def _device_functions(self) -> Iterator[ast.FunctionDef]:
-        for node in ast.walk(self._tree):
-            if isinstance(node, ast.FunctionDef):
-                decorators = {self._decorator(d) for d in node.decorator_list}
-                if decorators & set(names.DEVICE_DECORATORS):
-                    yield node
-
-    def _is_namespace(self, dotted: str) -> bool:
-        """Whether a dotted name is a package whose parts are judged when they are used."""
-        known = (*names.TORCH, *names.OPEN_PREFIXES, names.DRIVER.rstrip("."))
-        inside = any(name.startswith(dotted + ".") for name in known)
-        whole = dotted in {"tilelang.language", "triton.language", "tvm.tir"}
-        return inside or whole or dotted in names.STANDARD | names.LOOSE_STANDARD
+def _quiet(tree: ast.Module) -> Iterator[ast.AST]:
+    """Nodes in annotations, and second arguments of isinstance: a built-in class is only named."""
+    for node in ast.walk(tree):
+        parts: list[ast.expr | None] = []
+        if isinstance(node, ast.arg | ast.AnnAssign):
+            parts = [node.annotation]
+        elif isinstance(node, ast.FunctionDef):
+            parts = [node.returns]
+        elif isinstance(node, ast.Call) and len(node.args) == 2:
+            named = isinstance(node.func, ast.Name) and node.func.id == "isinstance"
+            parts = [node.args[1]] if named else []
+        for part in parts:
+            yield from ast.walk(part) if part is not None else ()

@@ -12,8 +12,13 @@ STANDARD = frozenset({
 })  # fmt: skip
 """Standard modules whose public names may be used; a module that they import may not."""
 
-NOT_EXPORTED = frozenset({"itertools.count", "itertools.cycle"})
-"""Endless iterators in module state count calls."""
+NOT_EXPORTED = frozenset({
+    "itertools.count", "itertools.cycle",  # endless iterators in module state count calls
+    "dataclasses.make_dataclass", "enum.global_enum", "functools.singledispatch",
+    "functools.singledispatchmethod", "functools.update_wrapper", "typing.ForwardRef",
+    "typing.get_type_hints",  # these make classes, run text or write into other objects
+})  # fmt: skip
+"""Public names of standard modules that a kernel's host code has no use for."""
 
 PACKAGES = frozenset({"tilelang", "torch", "triton", "tvm"})
 
@@ -43,7 +48,8 @@ TORCH = TORCH_DTYPES | {
 """All of torch that a kernel's host code may use: allocate, describe, ask the device."""
 
 OPEN_PREFIXES = (
-    "tilelang.Layout", "tilelang.PassConfigKey", "tilelang.autotune", "tilelang.cdiv",
+    "tilelang.JITKernel", "tilelang.Layout", "tilelang.PassConfigKey", "tilelang.autotune",
+    "tilelang.autotuner.autotune", "tilelang.carver.arch.driver.get_num_sms", "tilelang.cdiv",
     "tilelang.compile", "tilelang.intrinsics", "tilelang.jit", "tilelang.language",
     "tilelang.layout", "tilelang.math", "tilelang.next_power_of_2", "tilelang.transform",
     "triton.Config", "triton.autotune", "triton.cdiv", "triton.constexpr_function",
@@ -76,7 +82,12 @@ BANNED_NAMES = frozenset({
 BANNED_CALLS = frozenset({"classmethod", "exit", "hash", "id", "input", "memoryview", "quit"})
 """Built-ins that Triton and TileLang sources may not call, unless the name is their own."""
 
-ALLOWED_DUNDERS = frozenset({"__name__", "__doc__", "__init__", "__post_init__", "__version__"})
+REFLECTION = BANNED_CALLS - {"classmethod"} | {"getattr", "hasattr", "type"}
+"""Built-ins that may not be handed on or renamed: where they are called they are judged."""
+
+ALLOWED_DUNDERS = frozenset({
+    "__all__", "__doc__", "__init__", "__name__", "__post_init__", "__slots__", "__version__",
+})  # fmt: skip
 """Double-underscore attributes that may be read; the others reach the interpreter's inside."""
 
 ALLOWED_METHODS = frozenset({"__init__", "__post_init__", "__call__", "__repr__", "__len__"})
@@ -95,8 +106,8 @@ STREAM_METHODS = frozenset({
 })  # fmt: skip
 
 REACHING_METHODS = frozenset({
-    "cache_hook", "fn", "get_profiler", "register_hook", "set_", "share_memory_", "storage",
-    "untyped_storage",
+    "add_pre_run_hook", "cache_hook", "fn", "get_profiler", "pre_run_hooks", "register_hook",
+    "set_", "share_memory_", "storage", "untyped_storage",
 })  # fmt: skip
 """Attributes that reach past a tensor's own elements, or past a compiled kernel."""
 
@@ -117,15 +128,45 @@ COMPUTE_METHODS = _words("""
     scatter_add_ scatter_reduce sigmoid sigmoid_ sign silu sin softmax sqrt sqrt_ square std sub
     sub_ subtract sum take take_along_dim tan tanh tanh_ topk tril triu true_divide trunc uniform_
     unique var vdot where xlogy
+    abs absolute_ acos acosh addcdiv_ addcmul_ addmv_ addr_ apply_ arccos arccosh arcsin arcsinh
+    arctan arctan2 arctanh argwhere asin asinh atan atan2 atanh baddbmm_ bitwise_and_
+    bitwise_left_shift bitwise_not bitwise_or_ bitwise_right_shift bitwise_xor bitwise_xor_ ceil
+    cholesky copysign copysign_ corrcoef cos_ cosh_ count_nonzero cumprod_ cumsum_ deg2rad
+    digamma divide divide_ erf_ erfc erfc_ erfinv erfinv_ exp2_ expm1 expm1_ fliplr flipud
+    float_power floor floor_divide floor_divide_ fmax fmin fmod_ frac frac_ heaviside
+    heaviside_ hypot hypot_ igamma index_reduce index_reduce_ isclose isinf kron ldexp ldexp_
+    lerp_ lgamma lgamma_ log10 log10_ log1p_ log2_ log_ logaddexp2 logdet logical_and
+    logical_and_ logical_not logical_not_ logical_or logical_or_ logical_xor logical_xor_
+    logit logit_ lu_solve map2_ map_ masked_scatter_ matrix_exp matrix_power multiply_
+    mvlgamma nan_to_num_ nanmean nanmedian nanquantile nansum narrow_copy ne_ negative_ nextafter
+    pinverse polygamma prelu put_ rad2deg reciprocal_ relu6 remainder_ renorm_ rot90 round rsqrt_
+    scatter_reduce_ sgn sgn_ sign_ sin_ sinc sinc_ sinh sinh_ slogdet square_ subtract_
+    sum_to_size svd tan_ tensordot tril_ triu_ true_divide_ trunc_ unique_consecutive xlogy_
 """)
 """Tensor methods that compute or copy; list, dict and set have none of these."""
 
-VIEWS = frozenset({
-    "T", "as_strided", "bfloat16", "contiguous", "detach", "expand", "flatten", "float", "half",
-    "int", "long", "mT", "movedim", "narrow", "permute", "reshape", "select", "squeeze", "t", "to",
-    "transpose", "type", "unflatten", "unsqueeze", "view", "view_as",
+TENSOR_ATTRIBUTES = frozenset({"H", "T", "data", "imag", "mH", "mT", "real"})
+"""Attributes of a tensor that are tensors."""
+
+VIEWS = TENSOR_ATTRIBUTES | {
+    "as_strided", "bfloat16", "bool", "broadcast_to", "byte", "char", "chunk", "contiguous",
+    "detach", "diagonal", "double", "expand", "expand_as", "fill_", "flatten", "float", "half",
+    "int", "long", "moveaxis", "movedim", "narrow", "permute", "ravel", "requires_grad_",
+    "reshape", "reshape_as", "select", "short", "split", "split_with_sizes", "squeeze",
+    "squeeze_", "swapaxes", "swapdims", "t", "t_", "tensor_split", "to", "transpose",
+    "transpose_", "type", "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "unsqueeze_",
+    "view", "view_as", "zero_",
+}  # fmt: skip
+"""The same with methods that give a tensor."""
+
+METADATA = frozenset({
+    "const_data_ptr", "data_ptr", "device", "dim", "dim_order", "dtype", "element_size",
+    "get_device", "is_complex", "is_contiguous", "is_cpu", "is_cuda", "is_floating_point",
+    "is_leaf", "is_pinned", "is_signed", "itemsize", "layout", "nbytes", "ndim", "ndimension",
+    "nelement", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "numel",
+    "requires_grad", "shape", "size", "storage_offset", "stride",
 })  # fmt: skip
-"""Methods and attributes of a tensor that give a tensor."""
+"""What a tensor may be asked besides: where it is, how large, and for workspaces like it."""
 
 DEVICE_DECORATORS = (
     "triton.jit", "triton.experimental.gluon.jit", "tilelang.language.prim_func",
@@ -135,18 +176,21 @@ DEVICE_DECORATORS = (
 
 DECORATORS = (
     *DEVICE_DECORATORS, "dataclasses.dataclass", "functools.cache", "functools.lru_cache",
-    "functools.wraps", "tilelang.autotune", "tilelang.jit", "torch.inference_mode",
-    "torch.no_grad", "triton.autotune", "triton.constexpr_function",
+    "functools.wraps", "tilelang.autotune", "tilelang.autotuner.autotune", "tilelang.jit",
+    "torch.inference_mode", "torch.no_grad", "triton.autotune", "triton.constexpr_function",
     "triton.experimental.gluon", "triton.heuristics",
 )  # fmt: skip
-BUILTIN_DECORATORS = frozenset({"property", "staticmethod"})
+BUILTIN_DECORATORS = frozenset({"classmethod", "property", "staticmethod"})
+
+ONLY_DECORATORS = frozenset({"dataclasses.dataclass", "functools.wraps"})
+"""Decorators that would write into whatever they were called with."""
 
 CACHES = frozenset({"functools.cache", "functools.lru_cache"})
 
 FOREIGN_CODE = frozenset({
-    "call_cpacked", "call_packed", "import_source", "register_func", "register_cuda_postproc",
-    "tvm_call_cpacked", "tvm_call_packed",
+    "call_cpacked", "call_packed", "extern_elementwise", "import_source", "register_cuda_postproc",
+    "register_func", "tvm_call_cpacked", "tvm_call_packed",
 })  # fmt: skip
-"""TileLang and TVM calls that run code which is not in the kernel."""
+"""Calls of the compilers' languages that run code which is not in the kernel."""
 
 EXTERNAL_CALLS = frozenset({"call_extern", "call_pure_extern"})

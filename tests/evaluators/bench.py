@@ -27,9 +27,15 @@ DEFINITION = Definition.model_validate(
 OPERATOR = """
 import torch
 
-TOLERANCES = {"float32": (1e-5, 0.0)}
+TOLERANCES = {}
+
+def exact(x, scale):
+    return x.double() * scale
 
 def run(x, scale):
+    return exact(x, scale).float()
+
+def honest(x, scale):
     return x * scale
 
 def axes_of(definition, sample):

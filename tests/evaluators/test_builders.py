@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from evaluators.builders import REGISTRY, BuildError, builder_for
+from evaluators.builders import REGISTRY, BuildError, binary, builder_for
 from evaluators.builders.cuda import architecture
 from evaluators.catalog import ROOT
 from evaluators.schema import BuildSpec, Language, Solution, SourceFile
@@ -460,3 +460,93 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert done.returncode == 0
+
+
+# -- the hash of what was built -------------------------------------------------------------------
+
+
+def built_from(tmp_path, language, source):
+    folder = tmp_path / f"build_{len(list(tmp_path.iterdir()))}_of_a_name_of_its_own"
+    folder.mkdir()
+    builder = builder_for(language)
+    return builder.compile_only(solution(language, source), [], folder, "sm_90").binary
+
+
+PLAIN_CPP = """\
+#include <math.h>
+constexpr float OFFSET = 1.0f;
+extern "C" void run(const float* x, float* y, int n) {
+  for (int i = 0; i < n; ++i) y[i] = erff(x[i]) + OFFSET;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def plain_cpp(tmp_path_factory):
+    return built_from(tmp_path_factory.mktemp("plain"), Language.CPP, PLAIN_CPP)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_same"),
+    [
+        ("", "", True),
+        ("x[i]) +", "*(x + i)) +", True),
+        ("OFFSET = 1.0f;", "OFFSET = 1.0f, UNUSED = 2.0f;", True),
+        ("OFFSET = 1.0f;", "OFFSET = 1.5f;", False),
+        ("erff", "tanf", False),  # nothing differs but the name of what is linked
+        ('extern "C" void run', 'extern "C" void ran', False),
+    ],
+)
+def test_cpp_s_hash_says_whether_the_code_is_the_same(tmp_path, plain_cpp, old, new, is_same):
+    assert len(plain_cpp) == 32
+    changed = built_from(tmp_path, Language.CPP, PLAIN_CPP.replace(old, new))
+    assert (changed == plain_cpp) == is_same
+
+
+def test_a_file_of_another_kind_has_no_hash(tmp_path):
+    file = tmp_path / "kernel.so"
+    for content in (b"", b"not a library", b"\x7fELF\x02", b"\x7fELF\x02" + b"\xff" * 200):
+        file.write_bytes(content)
+        assert binary.digest(file) == ""
+
+
+PLAIN_CUDA = """\
+namespace {
+__global__ void scale(float* y, int n) {
+  int i = blockIdx.x * 256 + threadIdx.x;
+  if (i < n) y[i] *= 3.0f;
+}
+}
+extern "C" void run(float* y, int n) { scale<<<n / 256, 256>>>(y, n); }
+"""
+
+
+@needs_nvcc
+def test_cuda_s_hash_says_whether_the_code_is_the_same(tmp_path):
+    one = built_from(tmp_path, Language.CUDA, PLAIN_CUDA)
+    assert len(one) == 32
+    renamed = PLAIN_CUDA.replace("int i =", "int at =").replace("i < n", "at < n")
+    assert built_from(tmp_path, Language.CUDA, renamed.replace("[i]", "[at]")) == one
+    assert built_from(tmp_path, Language.CUDA, PLAIN_CUDA.replace("3.0f", "4.0f")) != one
+    assert built_from(tmp_path, Language.CUDA, PLAIN_CUDA.replace("n / 256", "n / 128")) != one
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_same"),
+    [
+        ("", "\n\n# a comment, and lines that move\n", True),
+        ("acc", "total", True),  # a local name of the kernel
+        ("tl.zeros", "0.0 + tl.zeros", True),  # what the compiler drops
+        ("tl.dot", "2 * tl.dot", False),
+        ("def run(", "LATER = 3\n\n\ndef run(", False),  # host code: it might be used
+    ],
+)
+def test_triton_s_hash_says_whether_the_code_is_the_same(tmp_path, old, new, is_same):
+    inputs = [bf16(64, 512), bf16(64, 512), bf16(64, 64)]
+    found = []
+    mine = TRITON + "# of this test\n"  # kernels are found by their module's name
+    for number, source in enumerate((mine, mine.replace(old, new, -1 if old else 1))):
+        (tmp_path / str(number)).mkdir()
+        found.append(compile_only("triton", source, inputs, tmp_path / str(number)).binary)
+    assert len(found[0]) == 32
+    assert (found[0] == found[1]) == is_same

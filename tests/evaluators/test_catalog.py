@@ -17,7 +17,8 @@ DEFINITION = {
 }
 
 OPERATOR = """\
-TOLERANCES = {"y": (1e-5, 0.0)}
+def exact(x): return 2 * x
+def honest(x): return 2 * x
 def run(x): return 2 * x
 def axes_of(definition, sample): return {"n": sample["n"]}, {}
 def make_inputs(definition, axes, make, scalars, generator, device): return {}
@@ -124,8 +125,31 @@ def test_a_definition_that_is_not_json(root):
 
 def test_an_incomplete_operator_module(root):
     write(root / "kernels/scale/operator.py", "def run(x): return x\n")
-    with pytest.raises(CatalogError, match="does not define axes_of, make_inputs, cost"):
+    with pytest.raises(CatalogError, match="define exact, honest, axes_of, make_inputs, cost"):
         catalog.load_module(catalog.load_operator("scale", root))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("ALLOWANCE = {'y': (4.0, 8.0), 'float32': (2, 3)}", ""),
+        ("ALLOWANCE = {'y': 4.0}", "ALLOWANCE: field 'y'"),
+        ("ALLOWANCE = {'y': (0.5, 8.0)}", "ALLOWANCE: field 'y.0'"),
+        ("ALLOWANCE = [1]", "ALLOWANCE: Input should be a valid dictionary"),
+        ("cases = []", "cases is not a function"),
+        ("honest = 3", "does not define honest"),
+    ],
+)
+def test_optional_parts_of_an_operator_are_checked(root, line, words):
+    write(root / "kernels/scale/operator.py", f"{OPERATOR}{line}\n")
+    operator = catalog.load_operator("scale", root)
+    if not words:
+        catalog.load_module(operator)
+        return
+    with pytest.raises(CatalogError) as caught:
+        catalog.load_module(operator)
+    assert words in str(caught.value)
+    assert "scale/operator.py" in str(caught.value)
 
 
 def load_seeds(root, device="cpu"):

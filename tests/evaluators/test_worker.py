@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from evaluators import catalog
+from evaluators import arena, catalog
+from evaluators.epoch import RING
+from evaluators.pipeline import Evaluator
 from evaluators.schema import Status
 from evaluators.settings import EvaluatorSettings
-from evaluators.worker import make_actor
+from evaluators.worker import EvaluatorWorker, make_actor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,3 +86,28 @@ def test_a_killed_judge_leaves_no_process(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not [p for p in pids if Path("/proc", p).exists()]
     assert not list(tmp_path.glob("tilevolve-*"))
+
+
+@pytest.mark.parametrize(
+    ("operator_name", "name"),
+    [
+        ("matmul_bias_gelu", "matmul_bias_gelu_bf16_k7168_n2048"),
+        ("gqa_paged_decode", "gqa_paged_decode_h32_kv8_d128_ps16"),
+    ],
+)
+def test_what_is_reserved_holds_the_report(
+    operator_name: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CUDA, with the operator's cases: a block that grows cannot give back its memory."""
+    operator = catalog.load_operator(operator_name)
+    definition = operator.definitions[name]
+    monkeypatch.setattr(Evaluator, "input_bytes", 75 << 30)
+    worker = EvaluatorWorker("cpu", definition, str(operator.folder), EvaluatorSettings())
+    worker._evaluator.device = "cuda"
+    found = worker.sample("report", 0, 0, None)
+    cases = catalog.load_module(operator).cases(definition.model_dump(mode="json"))
+    axes = [*(w.axes for w in found), *(axes for axes, _ in cases)]
+    scalars = [dict.fromkeys(definition.inputs, 1.0)] * len(axes)
+    needed = arena.plan(definition, axes, scalars, RING).input_bytes
+    assert needed <= worker._report_bytes() < 1.02 * needed
+    worker.close()

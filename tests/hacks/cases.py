@@ -36,9 +36,7 @@ from evaluators.settings import EvaluatorSettings
 
 STAGES = ("guard", "build", "correctness", "latency", "isolation")
 TARGET = "sm_90a"
-SETTINGS = EvaluatorSettings(
-    build_deadline_s=60, run_deadline_s=2, latency_s=0.03, samples=3, min_time_ms=0.2
-)
+SETTINGS = EvaluatorSettings(build_deadline_s=60, run_deadline_s=2, latency_s=0.03, samples=3)
 
 _FIELD = re.compile(r"(?:#|//) ([a-z ]+): (.*)")
 
@@ -162,8 +160,8 @@ class Judges:
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._found: dict[tuple[str, bool, bool], Future[Evaluation | Compiled]] = {}
 
-    def evaluate(self, case: Case, trusted: bool = False) -> Evaluation:
-        found = self.start(case, trusted=trusted).result()
+    def evaluate(self, case: Case, guarded: bool = True) -> Evaluation:
+        found = self.start(case, guarded=guarded).result()
         assert isinstance(found, Evaluation)
         return found
 
@@ -174,16 +172,16 @@ class Judges:
         return found
 
     def start(
-        self, case: Case, *, trusted: bool = False, compiling: bool = False
+        self, case: Case, *, guarded: bool = True, compiling: bool = False
     ) -> Future[Evaluation | Compiled]:
         """Begin, unless the same was begun before."""
-        key = case.name, trusted, compiling
+        key = case.name, guarded, compiling
         if key not in self._found:
             judge = f"{compiling} {case.fields['definition']}"
             if judge not in self._threads:
                 self._threads[judge] = ThreadPoolExecutor(1)
             work = self._compile if compiling else self._evaluate
-            self._found[key] = self._threads[judge].submit(work, judge, case, trusted)
+            self._found[key] = self._threads[judge].submit(work, judge, case, guarded)
         return self._found[key]
 
     def close(self) -> None:
@@ -192,21 +190,22 @@ class Judges:
         for made in self._made.values():
             made.close()
 
-    def _evaluate(self, judge: str, case: Case, trusted: bool) -> Evaluation:
+    def _evaluate(self, judge: str, case: Case, guarded: bool) -> Evaluation:
         with self._making:
             if judge not in self._made:
                 self._made[judge] = evaluator(case.fields["definition"], case.device)
         made = self._made[judge]
         assert isinstance(made, Evaluator)
-        return made.evaluate(case.solution, trusted=trusted)
+        made.guarded = guarded
+        return made.evaluate(case.solution)
 
-    def _compile(self, judge: str, case: Case, trusted: bool) -> Compiled:
+    def _compile(self, judge: str, case: Case, guarded: bool) -> Compiled:
         with self._making:
             if judge not in self._made:
                 self._made[judge] = compiler(case.fields["definition"])
         made = self._made[judge]
         assert isinstance(made, Compiler)
-        return made.compile(case.solution, trusted=trusted)
+        return made.compile(case.solution, trusted=not guarded)
 
 
 def evaluator(name: str, device: str) -> Evaluator:

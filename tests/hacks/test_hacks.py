@@ -25,7 +25,7 @@ UNGUARDED = [c for c in REFUSED if c.device == "cpu" and c.unguarded]
 
 BEGIN: dict[str, Callable[[Judges, Case], object]] = {
     "test_the_evaluator_catches": lambda j, c: j.start(c),
-    "test_what_the_guard_refuses_would_not_have_passed": lambda j, c: j.start(c, trusted=True),
+    "test_what_the_guard_refuses_would_not_have_passed": lambda j, c: j.start(c, guarded=False),
     "test_cuda_cases_compile_for_an_absent_device": lambda j, c: (
         cases.can_compile(c) and j.start(c, compiling=True)
     ),
@@ -105,7 +105,7 @@ def test_the_evaluator_catches(case: Case, judges: Judges) -> None:
 
 @pytest.mark.parametrize("case", parameters(UNGUARDED))
 def test_what_the_guard_refuses_would_not_have_passed(case: Case, judges: Judges) -> None:
-    found = judges.evaluate(case, trusted=True)
+    found = judges.evaluate(case, guarded=False)
     assert found.status.value in case.unguarded, found.log
 
 

@@ -82,15 +82,112 @@ def test_reference_follows_the_formula(name: str, monkeypatch: pytest.MonkeyPatc
     assert bool((lse[1] == -math.inf).all())
 
 
-def test_a_lost_boundary_token_is_noticed_at_any_length() -> None:
-    for length in (40, 4000):
-        definition, inputs = make(F32, [length])
-        right = MODULE.run(*inputs)
-        shorter = [*inputs[:5], inputs[5] - 1, inputs[6]]
-        wrong = MODULE.run(*shorter)
-        found = correctness.compare(wrong, right, definition, MODULE.TOLERANCES)
-        assert found.fault
-        assert not correctness.compare(right, right, definition, MODULE.TOLERANCES).fault
+def judged(outputs: Any, definition: Definition, inputs: list[Any]) -> str:
+    """What the judge says of outputs for these inputs."""
+    exact = MODULE.exact(*inputs)
+    budget = correctness.budget_of(exact, MODULE.honest(*inputs), definition, {})
+    return correctness.compare(tuple(outputs), exact, budget, definition).fault
+
+
+@pytest.mark.parametrize("length", [40, 4000])
+def test_a_lost_boundary_token_is_noticed_at_any_length(length: int) -> None:
+    for name in (F32, PS16):
+        definition, inputs = make(name, [length])
+        assert not judged(MODULE.run(*inputs), definition, inputs)
+        assert judged(MODULE.run(*inputs[:5], inputs[5] - 1, inputs[6]), definition, inputs)
+
+
+def test_a_lost_tile_in_the_middle_of_a_long_sequence_is_noticed() -> None:
+    definition, inputs = make(PS16, [12_000])
+    pages = torch.cat([inputs[4][:300], inputs[4][304:]])  # 64 tokens fewer
+    shorter = [*inputs[:3], torch.tensor([0, len(pages)]), pages, *inputs[5:]]
+    assert not judged(MODULE.honest(*inputs), definition, inputs)
+    assert "each row" in judged(MODULE.honest(*shorter), definition, inputs)
+
+
+@pytest.mark.parametrize("name", [F32, PS16, PS1])
+def test_cases_are_right_when_honest_and_wrong_when_zero(name: str) -> None:
+    definition = OPERATOR.definitions[name]
+    spec = definition.model_dump(mode="json")
+    styles = set()
+    for axes, case in MODULE.cases(spec):
+        assert axes["num_kv_indices"] < 2000
+        generator = torch.Generator().manual_seed(0)
+        inputs = list(MODULE.make_inputs(spec, axes, case, {}, generator, "cpu").values())
+        outputs = MODULE.honest(*inputs)
+        assert not judged(outputs, definition, inputs), case["label"]
+        assert judged([torch.zeros_like(o) for o in outputs], definition, inputs), case["label"]
+        styles.add(case["values"])
+        if case["values"] == "negative":
+            assert (outputs[0] < 0).all()
+            assert (outputs[1][:, 0] < 0).all()  # of a peaked head
+        if case["values"] == "zeros":
+            tokens = torch.tensor(case["seq_lens"])[:, None].double()
+            torch.testing.assert_close(
+                outputs[1].double(), tokens.log2().expand(outputs[1].shape), atol=1e-6, rtol=1e-6
+            )
+        if case["values"] == "large":
+            assert float(outputs[1].max()) > 128  # exp of such a score overflows float32
+    assert styles == {"normal", "large", "zeros", "negative"}
+    lens = {n for _, case in MODULE.cases(spec) for n in case["seq_lens"]}
+    assert {0, 1, 15, 16, 17, 32, 33, 64, 65, 128, 129} <= lens
+
+
+@pytest.mark.parametrize("style", ["normal", "large", "zeros", "negative"])
+@pytest.mark.parametrize("name", [F32, PS16, PS1])
+def test_vary_changes_all_and_keeps_what_inputs_are(name: str, style: str) -> None:
+    definition = OPERATOR.definitions[name]
+    spec = definition.model_dump(mode="json")
+    case = {"seq_lens": [300, 0, 17, 1], "values": style}
+    page = definition.const_axes["page_size"]
+    used = sum(-(-n // page) for n in case["seq_lens"])
+    axes = {"batch_size": 4, "num_pages": used + 5, "len_indptr": 5, "num_kv_indices": used}
+
+    def drawn(draw: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(3)
+        inputs = MODULE.make_inputs(spec, axes, case, {}, generator, "cpu")
+        before = {n: t.data_ptr() for n, t in inputs.items() if isinstance(t, torch.Tensor)}
+        MODULE.vary(spec, axes, case, inputs, torch.Generator().manual_seed(draw))
+        assert before == {n: inputs[n].data_ptr() for n in before}
+        return inputs
+
+    first, again, second = drawn(1), drawn(1), drawn(2)
+    for key, value in first.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, again[key])
+    for key in ("k_cache", "v_cache"):
+        for page_now, page_then in zip(first[key], second[key], strict=True):
+            assert not torch.equal(page_now, page_then)
+        size = first[key].double().square().mean().sqrt()
+        assert 0.9 < float(size) / (64 if (key, style) == ("v_cache", "large") else 1) < 1.1
+        assert style != "negative" or bool((first[key] <= 0).all())
+    indices = first["kv_indices"].tolist()
+    assert len(set(indices)) == len(indices)
+    assert max(indices) < axes["num_pages"]
+    assert indices != second["kv_indices"].tolist()
+    outputs, others = (MODULE.honest(*inputs.values()) for inputs in (first, second))
+    filled = torch.tensor([0, 2, 3])
+    same = (outputs[0] == others[0])[filled]
+    assert float(same.double().mean()) < 0.05
+    if style == "normal":
+        assert (outputs[1] != others[1])[filled].all()
+        for length in (300, 17):
+            b = case["seq_lens"].index(length)
+            share = boundary_share(list(first.values()), b)
+            assert float(share.min()) > 0.05
+            assert float(share.max()) < 0.6
+
+
+def boundary_share(inputs: list[Any], b: int) -> torch.Tensor:
+    """The last token's share of the softmax of each group's first head."""
+    q, k, _, indptr, indices, *rest = inputs
+    page = k.shape[1]
+    pages = indices[indptr[b] : indptr[b + 1]].long()
+    length = (len(pages) - 1) * page + (int(rest[0][b]) if len(rest) == 2 else page)
+    token = torch.arange(length)
+    keys = k.flatten(0, 1)[pages[token // page] * page + token % page].double()
+    scores = torch.einsum("gd,ngd->gn", q[b, :: q.shape[1] // k.shape[2]].double(), keys)
+    return torch.softmax(scores * rest[-1], -1)[:, -1]
 
 
 def test_pages_are_shuffled_and_not_shared() -> None:
@@ -192,8 +289,21 @@ def test_cpp_seed_is_right(cpp_run: Any, lens: list[int]) -> None:
     definition, inputs = make(F32, lens)
     outputs = outputs_for(inputs)
     cpp_run(*inputs, *outputs)
-    found = correctness.compare(tuple(outputs), MODULE.run(*inputs), definition, MODULE.TOLERANCES)
-    assert not found.fault
+    assert not judged(outputs, definition, inputs)
+
+
+def test_cpp_seed_is_right_in_all_cases(cpp_run: Any) -> None:
+    definition = OPERATOR.definitions[F32]
+    spec = definition.model_dump(mode="json")
+    for axes, case in MODULE.cases(spec):
+        generator = torch.Generator().manual_seed(5)
+        made = MODULE.make_inputs(spec, axes, case, {}, generator, "cpu")
+        for _ in range(2):
+            inputs = list(made.values())
+            outputs = outputs_for(inputs)
+            cpp_run(*inputs, *outputs)
+            assert not judged(outputs, definition, inputs), case["label"]
+            MODULE.vary(spec, axes, case, made, generator)
 
 
 INTERPRET = """

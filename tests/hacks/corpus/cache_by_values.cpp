@@ -2,10 +2,8 @@
 // definition: matmul_bias_gelu_f32_k512_n512
 // language: cpp
 // device: cpu
-// expected: PASSED
-// caught by: latency
-// at most: 3
-// pending: values that are new in every timed call, so that no fingerprint is met again
+// expected: INCORRECT_NUMERICAL
+// caught by: correctness
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/function.h>
 

@@ -3,8 +3,7 @@
 // language: cpp
 // device: cpu
 // expected: INCORRECT_NUMERICAL
-// caught by: latency
-// pending: different values in every timed call
+// caught by: correctness
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/function.h>
 

@@ -3,8 +3,7 @@
 # language: tilelang
 # device: cpu
 # expected: INCORRECT_NUMERICAL
-# caught by: latency
-# pending: different values in every timed call
+# caught by: correctness
 # ruff: noqa
 import functools
 

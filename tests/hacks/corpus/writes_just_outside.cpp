@@ -4,7 +4,6 @@
 // device: cpu
 // expected: RUNTIME_ERROR
 // caught by: correctness
-// pending: guard bands around the outputs that the judge checks
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/function.h>
 
