@@ -11,14 +11,22 @@ from typing import Any
 
 import ray
 
-from evaluators.schema import Definition, Evaluation
+from evaluators.schema import Definition, Evaluation, Status
 from evolve.config import RunConfig
 from evolve.emitters import EMITTERS
 from evolve.store import Kind, Row
 from islands.archive import AddStatus
+from islands.contest import Contest
 from islands.island import Island
 from islands.migration import Ring
 from islands.program import Program
+
+_JUDGED = {
+    Status.PASSED,
+    Status.INCORRECT_SHAPE,
+    Status.INCORRECT_DTYPE,
+    Status.INCORRECT_NUMERICAL,
+}
 
 
 class IslandActor:
@@ -39,6 +47,9 @@ class IslandActor:
 
     def tell(self, program: Program, evaluation: Evaluation) -> tuple[AddStatus, str]:
         return self._island.tell(program, evaluation), self._island.niche_key(program, evaluation)
+
+    def contest(self, program: Program) -> Contest:
+        return self._island.contest(program)
 
     def emigrants(self, count: int) -> list[tuple[Program, Evaluation]]:
         return self._island.emigrants(count)
@@ -62,14 +73,15 @@ class Population:
 
     def __init__(self, config: RunConfig, definition: Definition) -> None:
         actor = ray.remote(num_cpus=0)(IslandActor)
+        own = {n: share for n, share in config.islands.emitters.items() if n in EMITTERS}
         self._islands = [
-            actor.remote(k, config.seed, definition, config.islands.emitters)
-            for k in range(config.islands.count)
+            actor.remote(k, config.seed, definition, own) for k in range(config.islands.count)
         ]
         self._ring = Ring(config.islands.count, config.islands.migration_interval)
         self._migrants = config.islands.migrants
         self._searched = 0
         self._holders: dict[str, list[int]] = {}
+        self._twins: dict[str, str] = {}
         self.epoch = -1
 
     def __len__(self) -> int:
@@ -91,9 +103,10 @@ class Population:
     def tell(self, program: Program, kind: Kind, evaluation: Evaluation) -> Any:
         """Give one recorded evaluation to the islands that want it.
 
-        A seed goes to every island, a re-measured elite to those that held it, a searched program
-        to the one that proposed it. Returns a reference to (AddStatus, niche key).
+        A seed goes to every island, a re-measured elite to those that held it, any other program to
+        the one that proposed it. Returns a reference to (AddStatus, niche key).
         """
+        self._note_binary(program, evaluation)
         if kind == "seed":
             targets = list(range(len(self)))
         elif kind == "remeasure":
@@ -107,9 +120,32 @@ class Population:
                 self._migrate()
         return outcomes[0]
 
+    def _note_binary(self, program: Program, evaluation: Evaluation) -> None:
+        """Remember the built code of a program that was judged: no twin of it needs to be.
+
+        What else ended an evaluation (a deadline, memory, a lost process) may have been chance.
+        """
+        facts = evaluation.build
+        if facts is not None and facts.binary and evaluation.status in _JUDGED:
+            score = f", {evaluation.score:.3f}x the anchor" if evaluation.passed else ""
+            told = f"{program.id} ({evaluation.status.value}{score})"
+            self._twins.setdefault(facts.binary, told)
+
+    def twins(self) -> dict[str, str]:
+        """Built code -> which program of this epoch has it already, and what became of that."""
+        return dict(self._twins)
+
+    def contest(self, program: Program) -> Any:
+        """Reference to the contest of a program with the elites of its island.
+
+        An island answers in the order called, so the elites are those of all that it was told.
+        """
+        return self._islands[program.island].contest.remote(program)
+
     def open_epoch(self, epoch: int) -> list[Program]:
         """Empty every archive; return the programs that were elites, each once, best first."""
         self.epoch = epoch
+        self._twins.clear()
         elites = ray.get([island.open_epoch.remote(epoch) for island in self._islands])
         self._holders = {}
         found: dict[str, tuple[float, Program]] = {}

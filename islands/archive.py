@@ -22,7 +22,7 @@ class AddStatus(StrEnum):
 
     NEW = "NEW"  # first elite of its niche
     IMPROVED = "IMPROVED"  # replaced the elite
-    REJECTED = "REJECTED"  # failed, or not better than the elite by more than the noise
+    REJECTED = "REJECTED"  # failed, screened out, or no better than the elite beyond the noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,12 @@ class Archive:
         quadrature because the two measurements are independent; asking the intervals not to
         overlap would be needlessly strict (Schenker & Gentleman, The American Statistician 55(3),
         2001).
+
+        A program that stopped at the screen is REJECTED: few workloads say that it is clearly worse
+        than an elite, and its score does not compare with one over all of them.
         """
         score = evaluation.score
-        if not evaluation.passed or not score > 0:
+        if not evaluation.passed or evaluation.rung == "screen" or not score > 0:
             return AddStatus.REJECTED
         elite = self._elites.get(niche)
         if elite is not None and score <= elite.score:

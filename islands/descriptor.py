@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from evaluators.schema import BuildFacts, Evaluation, Language
+from evaluators.schema import BuildFacts, Evaluation, Language, Solution
 from islands.niche import AXES, OTHER, Niche
 from islands.program import Program
 from islands.source import MARK, marked, skeleton
@@ -65,16 +65,20 @@ _WORDS = {
 
 def describe(program: Program, evaluation: Evaluation) -> Niche:
     """The niche of an evaluated program; never an error, whatever the source says."""
-    spec = program.solution.spec
+    return niche_of(program.solution, evaluation.build or BuildFacts())
+
+
+def niche_of(solution: Solution, facts: BuildFacts) -> Niche:
+    """The niche of a solution that was built; never an error, whatever the source says."""
+    spec = solution.spec
     words: set[str] = set()
     numbers: dict[str, int] = {}
-    for source in program.solution.sources:
+    for source in solution.sources:
         pieces, values = skeleton(spec.language, source.content, source.path)
         reading = _read(pieces)
         words |= reading.words
         for name, text in reading.numbers.items():
             numbers.setdefault(name, _value(text, values))
-    facts = evaluation.build or BuildFacts()
     cpu = spec.language in _CPU or facts.target.split(" ")[0] in {"c", "llvm", "cpu"}
     return Niche(
         language=spec.language.value if spec.language.value in AXES["language"] else OTHER,

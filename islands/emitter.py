@@ -32,6 +32,7 @@ class Emitter(ABC):
     - All randomness comes from the generator passed to `propose`.
     - A proposal is never a program of which the emitter was told by `learn` or `known`.
     - `propose` never raises on any source that an archive can hold, and leaves the archive alone.
+    - All of this holds for `follow_up` as well.
     """
 
     name: ClassVar[str]
@@ -42,6 +43,10 @@ class Emitter(ABC):
     @abstractmethod
     def propose(self, archive: Archive, rng: np.random.Generator) -> Proposal | None:
         """A new program made from elites of `archive`; None when there is nothing left to try."""
+
+    def follow_up(self, archive: Archive, rng: np.random.Generator) -> Proposal | None:
+        """A proposal that a recent gain asks for and that waits for no turn; None as a rule."""
+        return None
 
     def learn(self, program: Program, evaluation: Evaluation, status: AddStatus) -> None:
         """Told of every evaluation on the island, whoever proposed the program."""

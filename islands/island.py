@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.schema import Definition, Evaluation, Solution
+from evaluators.schema import Definition, Evaluation, Solution, Status
 from islands.archive import AddStatus, Archive
+from islands.contest import Contest
 from islands.descriptor import describe
 from islands.emitter import Emitter, Proposal
 from islands.program import Program, program_id
@@ -90,12 +91,14 @@ class Island:
         if not len(parents):
             return None
         rng = np.random.default_rng([self.seed, self.index, self._ordinal])
-        for emitter in self._turns(rng):
+        ways = [(e.name, e.follow_up) for e in self._emitters]
+        ways += [(e.name, e.propose) for e in self._turns(rng)]
+        for name, propose in ways:
             for _ in range(RETRIES):
-                proposal = emitter.propose(parents, rng)
+                proposal = propose(parents, rng)
                 if proposal is None:
                     break
-                program = self._program(proposal, emitter.name)
+                program = self._program(proposal, name)
                 if program.id not in self._known:
                     return program
         return None
@@ -119,10 +122,13 @@ class Island:
         """Takes an evaluation of a program, proposed here or not.
 
         An evaluation of an earlier epoch does not compare with the archive's, and is REJECTED
-        there; the emitters learn from it all the same.
+        there; the emitters learn from it all the same. A DUPLICATE was not measured, so there is
+        nothing to learn from it: its twin told all.
         """
         self.known(program.id)
         status = AddStatus.REJECTED
+        if evaluation.status is Status.DUPLICATE:
+            return status
         if evaluation.passed and evaluation.epoch >= self.epoch:
             status = self.archive.add(program, evaluation, describe(program, evaluation))
         for emitter in self._emitters:
@@ -135,6 +141,10 @@ class Island:
             self._known.add(program_id)
             for emitter in self._emitters:
                 emitter.known(program_id)
+
+    def contest(self, program: Program) -> Contest:
+        """What decides, once few workloads are measured, whether `program` gets the full set."""
+        return Contest.of(program.solution, self.archive)
 
     def emigrants(self, n: int) -> list[Evaluated]:
         """Copies of the `n` best elites, best first."""

@@ -57,8 +57,14 @@ class Experience:
     def __post_init__(self) -> None:
         self.effects = Effects(self.space)
 
-    def note(self, values: Assignment, log_score: float | None) -> None:
-        """Takes one outcome; `log_score` None is a failure."""
+    def note(self, values: Assignment, log_score: float | None, screened: bool = False) -> None:
+        """Takes one outcome; `log_score` None is a failure.
+
+        A `screened` score comes from few workloads, on which scores may lie higher than on all. The
+        program is known to be no gain, so its score counts as the best so far at most.
+        """
+        if log_score is not None and screened and self.best > -math.inf:
+            log_score = min(log_score, self.best)
         if log_score is not None:
             self.best = max(self.best, log_score)
             self.effects.note(values, log_score)

@@ -3,7 +3,8 @@
 It leans towards values that its template has not seen and towards values that did well, and away
 from values and pairs of values that failed; of a few such mutations it takes the one of which a
 draw from the template's main effects promises most. It never proposes an assignment twice, and goes
-through what is left in order when chance finds nothing new.
+through what is left in order when chance finds nothing new. A new structure that gained is tuned at
+once, ahead of its turn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from evaluators.schema import Evaluation
 from evolve.emitters.experience import Experience
+from evolve.emitters.rewrites import Rewrites
 from evolve.emitters.space import Assignment, read, replaced
 from islands.archive import AddStatus, Archive, Elite
 from islands.emitter import Emitter, Proposal
@@ -42,14 +44,20 @@ class Tuner(Emitter):
         super().__init__()
         self._experiences: dict[str, Experience] = {}
         self._read: dict[str, tuple[Experience, Assignment] | None] = {}
+        self._rewrites = Rewrites()
 
     def learn(self, program: Program, evaluation: Evaluation, status: AddStatus) -> None:
         super().learn(program, evaluation, status)
         read = self._read_program(program)
-        if read is not None:
-            experience, values = read
-            experience.tried.add(values)
-            experience.note(values, math.log(evaluation.score) if evaluation.passed else None)
+        if read is None:
+            self._rewrites.learn(None, False, program, evaluation, status)
+            return
+        experience, values = read
+        is_new = not experience.tried
+        self._rewrites.learn(experience.space.key, is_new, program, evaluation, status)
+        experience.tried.add(values)
+        log_score = math.log(evaluation.score) if evaluation.passed else None
+        experience.note(values, log_score, screened=evaluation.rung == "screen")
 
     def propose(self, archive: Archive, rng: np.random.Generator) -> Proposal | None:
         if not len(archive):
@@ -63,6 +71,19 @@ class Tuner(Emitter):
             if proposal is not None:
                 return proposal
         return None
+
+    def follow_up(self, archive: Archive, rng: np.random.Generator) -> Proposal | None:
+        """A change of values of the best elite whose structure is new and gained."""
+        for key in self._rewrites:
+            elite = next((e for e in ranked(archive) if self._is_of(e, key)), None)
+            proposal = elite and (self._by_chance(elite, rng) or self._in_order(elite))
+            if proposal:
+                return proposal
+        return None
+
+    def _is_of(self, elite: Elite, key: str) -> bool:
+        read = self._read_program(elite.program)
+        return read is not None and read[0].space.key == key
 
     def _by_chance(self, elite: Elite, rng: np.random.Generator) -> Proposal | None:
         read = self._read_program(elite.program)

@@ -139,6 +139,27 @@ def test_it_leaves_the_archive_alone(name: str) -> None:
     assert dict(search.archive.items()) == before
 
 
+def test_following_up_a_gain_keeps_to_the_contract(name: str) -> None:
+    """None, or a new program of the structure that gained; and no state beside `learn`."""
+    search, resumed = Search(name).start(), Search(name).start()
+    gained = Program.of(
+        solution(TEMPLATES[0] + "\n\ndef better(x):\n    return x\n"), emitter="mailbox"
+    )
+    for each in (search, resumed):
+        assert each.tell(gained, passed(9.0)) is not AddStatus.REJECTED
+    before = dict(search.archive.items())
+    for ordinal in range(20):
+        rng, same = (np.random.default_rng([4, ordinal]) for _ in range(2))
+        search.emitter.follow_up(search.archive, np.random.default_rng([5, ordinal]))
+        proposal = search.emitter.follow_up(search.archive, rng)
+        assert proposal == resumed.emitter.follow_up(resumed.archive, same)
+        assert dict(search.archive.items()) == before
+        if proposal is not None:
+            proposed = Program.of(proposal.solution)
+            assert proposed.id not in search.told
+            assert set(proposal.parents) <= search.told
+
+
 def test_known_programs_are_not_proposed(name: str) -> None:
     search = Search(name).start()
     known: set[str] = set()
