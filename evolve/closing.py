@@ -1,20 +1,30 @@
-"""The end of a run: verify the champion on unseen workloads, measure it beside seeds and peers."""
+"""The end of a run: verify the champion on unseen workloads, measure it beside seeds and peers.
+
+`evolve verify` uses the same steps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from evaluators.catalog import Peer
-from evaluators.schema import Evaluation, Solution, Workload
-from evolve.pool import EvaluatorPool
+from evaluators.launches import UNAVAILABLE
+from evaluators.schema import Evaluation, Replays, Solution, Workload
+from evolve.pool import EvaluatorPool, telling
 from islands.program import Program
 
 CANDIDATES = 5
 """How many leading elites are measured on unseen workloads."""
 FINAL_SAMPLES = 3
 """Closing measurements take this many times the samples of a search evaluation."""
+
+REPLAYS = 200
+"""Judged calls that a champion has to survive: a published top-k kernel failed 3 of 200 and passed
+3 of 3."""
+GROWTH = {"cpu": 64 << 20, "cuda": 32 << 20}
+"""Bytes by which a process may have grown after them: an allocator keeps what it once had."""
 
 Role = Literal["champion", "seed", "peer", "bound"]
 Say = Callable[[str], None]
@@ -30,6 +40,14 @@ class Contender:
     trusted: bool
     missing: tuple[str, ...] = ()
     skips: tuple[str, ...] = ()
+
+
+class Verified(NamedTuple):
+    """A champion, its evaluation on unseen workloads, and its replays there."""
+
+    program: Program
+    evaluation: Evaluation
+    replays: Replays
 
 
 def contenders(champion: Solution, seeds: list[Solution], peers: list[Peer]) -> list[Contender]:
@@ -51,10 +69,11 @@ def verify(
     seed: int,
     elites: list[tuple[str, Program, Evaluation]],
     say: Say,
-) -> tuple[Program, Evaluation] | None:
+) -> Verified | None:
     """The best of the leading elites on workloads the search never saw; None if none passes.
 
-    The best of many noisy scores is partly luck; the score on unseen workloads decides.
+    The best of many noisy scores is partly luck; the score on unseen workloads decides, and then
+    whether `REPLAYS` judged calls bring no failure.
     """
     workloads = pool.sample("verification", 0, seed, None)
     pool.open_epoch(epoch, workloads, anchor)
@@ -66,7 +85,27 @@ def verify(
         if not verified.passed:
             say(f"  {program.id[:8]} fails verification: {verified.status.value}")
     passed = [(program, verified) for program, verified in found if verified.passed]
-    return max(passed, key=lambda pair: pair[1].score, default=None)
+    for program, verified in sorted(passed, key=lambda pair: -pair[1].score):
+        replays = pool.replay(program.solution, REPLAYS)
+        faults = unstable(replays)
+        if not faults:
+            return Verified(program, verified, replays)
+        say(f"  {program.id[:8]} fails verification: {'; '.join(faults)}")
+    return None
+
+
+def unstable(replays: Replays) -> list[str]:
+    """What speaks against a kernel that was replayed; empty when it is stable."""
+    found = []
+    if replays.failures:
+        first = telling(replays.failures[0], 200)
+        found.append(f"{len(replays.failures)} of {replays.calls} judged calls failed: {first}")
+    if replays.launches and not replays.launches.startswith(UNAVAILABLE):
+        found.append(replays.launches)
+    growth = replays.final_bytes - replays.start_bytes
+    if growth > GROWTH[replays.device]:
+        found.append(f"memory grew by {growth / 2**20:.0f} MiB over {replays.calls} calls")
+    return found
 
 
 def measure(
@@ -103,8 +142,8 @@ def measure(
             measured.append(_entry(entry, "NOT_INSTALLED", f"needs {', '.join(entry.missing)}", []))
         else:
             evaluation = found[entry.name]
-            rows = _rows(evaluation, workloads, costs)
-            measured.append(_entry(entry, evaluation.status.value, evaluation.log, rows))
+            found_rows = rows(evaluation, workloads, costs)
+            measured.append(_entry(entry, evaluation.status.value, evaluation.log, found_rows))
     return measured, workloads
 
 
@@ -113,18 +152,22 @@ def _job(entry: Contender) -> tuple[Solution, dict[str, Any]]:
     return entry.solution, options
 
 
-def _entry(entry: Contender, status: str, log: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"name": entry.name, "role": entry.role, "status": status, "log": log, "results": rows}
+def _entry(
+    entry: Contender, status: str, log: str, results: list[dict[str, Any]]
+) -> dict[str, Any]:
+    head = {"name": entry.name, "role": entry.role, "status": status, "log": log}
+    return {**head, "results": results}
 
 
-def _rows(
+def rows(
     evaluation: Evaluation, workloads: list[Workload], costs: list[tuple[float, float]]
 ) -> list[dict[str, Any]]:
+    """An evaluation's results as plain data, with label, axes, flops and bytes of the workload."""
     facts = {w.uuid: (w, cost) for w, cost in zip(workloads, costs, strict=True)}
-    rows = []
+    found = []
     for result in evaluation.results:
         workload, (flops, least_bytes) = facts[result.workload]
-        rows.append(
+        found.append(
             {
                 **result.model_dump(),
                 "label": workload.label,
@@ -133,7 +176,7 @@ def _rows(
                 "bytes": least_bytes,
             }
         )
-    return rows
+    return found
 
 
 def _scalars(make: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""The first step: where all this was measured, so that a reader can judge what it is worth."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from evolve.verification.record import Outcome, Step
+
+_ASKED = (
+    "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem",
+    "temperature.gpu", "power.limit", "utilization.gpu", "mig.mode.current",
+)  # fmt: skip
+BUSY = 0.5
+"""Load per core above which a CPU's latencies mean little."""
+
+
+def describe(device: str, facts: Mapping[str, Any]) -> Step:
+    """The environment as a step; `facts` are the evaluator's. It tells, and convicts nobody."""
+    found: dict[str, Any] = {
+        k: v for k, v in facts.items() if isinstance(v, str | int | float) and k not in _SPENT
+    }
+    ceilings = facts.get("ceilings") or {}
+    found["copy_gbps"] = ceilings.get("copy_gbps")
+    found |= {f"tflops_{k}": v for k, v in (ceilings.get("tflops") or {}).items()}
+    found |= {f"{k}_version": v for k, v in (facts.get("versions") or {}).items()}
+    found["tilevolve_version"] = _version()
+    found["system"] = f"{platform.system()} {platform.release()}"
+    found |= _cpu() if device == "cpu" else _gpu()
+    notes = [
+        f"candidates are not kept from {what}: {facts[key]}"
+        for key, what in (("network", "the network"), ("files", "other files"))
+        if str(facts.get(key, "isolated")) != "isolated"
+    ]
+    load = found.get("load_per_core")
+    if isinstance(load, float) and load > BUSY:
+        notes.append(f"the machine is busy (load {load:.2f} a core): latencies mean little")
+    return Step(
+        name="environment",
+        outcome=Outcome.PASSED,
+        summary=f"{facts.get('name', device)}, torch {found.get('torch_version', '?')}",
+        notes=tuple(notes),
+        facts={k: v for k, v in found.items() if v is not None},
+    )
+
+
+_SPENT = ("busy_s", "idle_s")
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("tilevolve")
+    except metadata.PackageNotFoundError:  # used from its folder, not installed
+        return None
+
+
+def _cpu() -> dict[str, Any]:
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return {
+        "load_per_core": round(load, 2),
+        "governor": governor.read_text().strip() if governor.is_file() else None,
+        "compiler": _said(os.environ.get("CXX") or "g++", "--version"),
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    """What nvidia-smi says of this machine's first GPU; nothing where it is absent."""
+    line = _said("nvidia-smi", f"--query-gpu={','.join(_ASKED)}", "--format=csv,noheader")
+    values = [value.strip() for value in (line or "").split(",")]
+    found: dict[str, Any] = {}
+    if len(values) == len(_ASKED):
+        found = dict(zip((name.replace(".", "_") for name in _ASKED), values, strict=True))
+    return {**found, "nvcc": _said("nvcc", "--version", last=True)}
+
+
+def _said(program: str, *arguments: str, last: bool = False) -> str | None:
+    """One line of a program's output; None when it is absent or fails."""
+    if shutil.which(program) is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (subprocess.SubprocessError, OSError):
+        return None
+    lines = done.stdout.strip().splitlines()
+    return lines[-1 if last else 0] if lines else None
