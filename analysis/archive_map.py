@@ -27,10 +27,13 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
 
     Scores compare within an epoch only, so a niche shows its best from the last epoch that has one.
     """
-    passed = frame[frame["score"].notna() & (frame["niche"] != "")]
+    passed = frame[(frame["status"] == "PASSED") & (frame["niche"] != "")]
     rows = []
     for niche, group in passed.groupby("niche", sort=True):
-        last = group[group["epoch"] == group["epoch"].max()]
+        scored = group[group["score"].notna()]
+        if scored.empty:
+            continue
+        last = scored[scored["epoch"] == scored["epoch"].max()]
         rows.append(
             {**split(str(niche)), "niche": niche, "score": last["score"].max(),
              "count": group["program"].nunique()}

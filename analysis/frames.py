@@ -23,8 +23,9 @@ _LETTER = {"B": "batch_size", "L": "seq_len", "M": "num_tokens"}
 _UNIT = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 EVALUATION_COLUMNS = (
-    "seq", "program", "epoch", "kind", "island", "emitter", "status", "niche", "archive",
-    "score", "score_low", "score_high", "at", "build_s", "correctness_s", "latency_s", "wait_s",
+    "seq", "program", "epoch", "kind", "island", "emitter", "status", "rung", "niche",
+    "archive", "score", "score_low", "score_high", "at",
+    "build_s", "correctness_s", "latency_s", "wait_s",
     "shared_bytes", "registers", "spills", "num_warps", "num_stages", "reason",
 )  # fmt: skip
 ENTRY_COLUMNS = (
@@ -112,7 +113,11 @@ def run_of(
 
 
 def evaluations(rows: Iterable[EvaluationRow]) -> pd.DataFrame:
-    """One row per evaluation, by `seq`. Scores are NaN unless PASSED; `at` is a Unix time."""
+    """One row per evaluation, by `seq`. Scores are NaN unless PASSED; `at` is a Unix time.
+
+    A program that few workloads screened out (`rung` is `screen`) has no score either: one over
+    some of the workloads does not compare with one over all.
+    """
     table = [_evaluation_record(row) for row in rows]
     frame = pd.DataFrame(table, columns=list(EVALUATION_COLUMNS))
     return frame.sort_values("seq", ignore_index=True)
@@ -121,6 +126,7 @@ def evaluations(rows: Iterable[EvaluationRow]) -> pd.DataFrame:
 def _evaluation_record(row: EvaluationRow) -> dict[str, Any]:
     evaluation, build = row.evaluation, row.evaluation.build
     nan = float("nan")
+    scored = evaluation.passed and evaluation.rung == "full"
     return {
         "seq": row.seq,
         "program": row.program_id,
@@ -129,11 +135,12 @@ def _evaluation_record(row: EvaluationRow) -> dict[str, Any]:
         "island": row.island,
         "emitter": row.emitter,
         "status": evaluation.status.value,
+        "rung": evaluation.rung if evaluation.passed else "",
         "niche": row.niche,
         "archive": row.status_in_archive,
-        "score": evaluation.score if evaluation.passed else nan,
-        "score_low": evaluation.score_low if evaluation.passed else nan,
-        "score_high": evaluation.score_high if evaluation.passed else nan,
+        "score": evaluation.score if scored else nan,
+        "score_low": evaluation.score_low if scored else nan,
+        "score_high": evaluation.score_high if scored else nan,
         "at": row.at,
         **{f"{stage}_s": evaluation.seconds.get(stage, nan) for stage in _STAGES},
         "shared_bytes": build.shared_bytes if build else 0,
@@ -146,6 +153,11 @@ def _evaluation_record(row: EvaluationRow) -> dict[str, Any]:
 
 
 _STAGES = ("build", "correctness", "latency", "wait")
+
+
+def verdicts(frame: pd.DataFrame) -> pd.Series:
+    """Status per evaluation, with `SCREENED` for one that passed and was not measured in full."""
+    return frame["status"].where(frame["rung"] != "screen", "SCREENED")
 
 
 def entries(report_entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from analysis import archive_map
-from analysis.frames import Run, leading, records
+from analysis.frames import Run, leading, records, verdicts
 
 GEOMEAN = "geometric mean"
 
@@ -150,7 +150,7 @@ def outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         return pd.DataFrame(columns=["status", "total"])
     kind = frame["emitter"].where(frame["kind"] != "remeasure", "remeasured")
-    table = pd.crosstab(frame["status"], kind)
+    table = pd.crosstab(verdicts(frame).rename("status"), kind)
     table["total"] = table.sum(axis=1)
     table = table.sort_values("total", ascending=False, kind="stable")
     table.loc["total"] = table.sum(axis=0)
@@ -180,6 +180,7 @@ def summary(run: Run) -> dict[str, Any]:
         "evaluations": {
             "total": len(counts),
             "by_status": _counts(counts["status"]),
+            "by_rung": _counts(counts.loc[counts["status"] == "PASSED", "rung"]),
             "by_emitter": _counts(counts["emitter"]),
         },
     }

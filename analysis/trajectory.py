@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis import style
-from analysis.frames import leading, means, records
+from analysis.frames import leading, means, records, verdicts
 
 LOG_RANGE = 6.0
 """The score axis is logarithmic when the drawn scores span more than this factor."""
@@ -28,8 +28,9 @@ def draw(frame: pd.DataFrame, entries: pd.DataFrame, path: Path, *, title: str =
     again.
     """
     frame = frame.reset_index(drop=True).assign(number=range(1, len(frame) + 1))
-    failing = frame[frame["status"] != "PASSED"]
-    kinds = list(failing["status"].value_counts().index)
+    frame = frame.assign(verdict=verdicts(frame))
+    failing = frame[frame["verdict"] != "PASSED"]
+    kinds = list(failing["verdict"].value_counts().index)
     with style.figure(path, 4.6 + 0.17 * len(kinds)) as made:
         ratios = [4.2, 0.19 * len(kinds)] if kinds else [1]
         axes = made.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)
@@ -146,9 +147,9 @@ def _stretch(axis: Any, scores: list[float]) -> None:
 
 def _failures(axis: Any, failing: pd.DataFrame, kinds: list[str]) -> None:
     for row, kind in enumerate(kinds):
-        numbers = failing.loc[failing["status"] == kind, "number"]
+        numbers = failing.loc[failing["verdict"] == kind, "number"]
         axis.plot(numbers, [row] * len(numbers), "|", color=style.INK, markersize=6, alpha=0.8)
-    counts = failing["status"].value_counts()
+    counts = failing["verdict"].value_counts()
     labels = [f"{kind.lower().replace('_', ' ')}  {counts[kind]}" for kind in kinds]
     axis.set_yticks(range(len(kinds)), labels, fontsize=8)
     axis.set_ylim(len(kinds) - 0.4, -0.6)
@@ -157,9 +158,9 @@ def _failures(axis: Any, failing: pd.DataFrame, kinds: list[str]) -> None:
 
 
 def _note(frame: pd.DataFrame) -> str:
-    passed = int(frame["score"].notna().sum())
+    passed = int((frame["status"] == "PASSED").sum())
     again = "" if frame["epoch"].nunique() < 2 else "; vertical: new workloads drawn"
     return (
-        f"{len(frame)} evaluations, {passed} correct. Dots: correct candidates; diamonds: seeds; "
+        f"{len(frame)} evaluations, {passed} correct. Dots: measured in full; diamonds: seeds; "
         f"line: best so far; dashed: geometric mean on the report grid{again}."
     )

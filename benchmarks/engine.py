@@ -28,8 +28,9 @@ from benchmarks.noop_evaluator import spawn
 from evaluators.schema import BuildSpec, Definition, Language, Solution, SourceFile
 from evolve import cluster
 from evolve.config import parse
-from evolve.engine import Engine, Progress
+from evolve.engine import Engine
 from evolve.pool import EvaluatorPool
+from evolve.progress import Progress
 from evolve.store import Store
 
 MEMORY_AT = (0.25, 1.0)

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
 
 from evaluators import tunables
-from evaluators.schema import Evaluation, Solution, Status, Workload, WorkloadResult
+from evaluators.sanitizer import Sanitized
+from evaluators.schema import (
+    BuildFacts,
+    Evaluation,
+    Replays,
+    Solution,
+    Status,
+    Workload,
+    WorkloadResult,
+)
 
 
 class NoOpEvaluator:
@@ -40,7 +50,13 @@ class NoOpEvaluator:
     def open_epoch(self, epoch: int, workloads: list[Workload], anchor: Solution) -> None:
         self._epoch, self._workloads, self._anchor = epoch, workloads, anchor.digest()
 
-    def evaluate(self, solution: Solution, **options: Any) -> Evaluation:
+    def evaluate(
+        self,
+        solution: Solution,
+        contends: Callable[[BuildFacts | None, float, tuple[str, ...]], bool] | None = None,
+        **options: Any,
+    ) -> Evaluation:
+        """Like an evaluator's: what does not contend stops after the first third of workloads."""
         if self._delay:
             time.sleep(self._delay)
         digest = hashlib.sha256(f"{solution.entry_source}".encode()).digest()
@@ -49,7 +65,17 @@ class NoOpEvaluator:
             return Evaluation(status=Status.RUNTIME_ERROR, epoch=self._epoch, log="no-op failure")
         speedup = 1.0 if anchor else _quality(solution.entry_source)
         results = tuple(_result(w, speedup) for w in self._workloads)
-        return Evaluation(status=Status.PASSED, epoch=self._epoch, results=results)
+        screen = results[: max(1, len(results) // 3)]
+        whole = Evaluation(status=Status.PASSED, epoch=self._epoch, results=results)
+        part = whole.model_copy(update={"results": screen, "rung": "screen"})
+        names = tuple(r.workload for r in screen)
+        return part if contends and not contends(None, part.score_high, names) else whole
+
+    def replay(self, solution: Solution, calls: int, trusted: bool = False) -> Replays:
+        return Replays(device="cpu", calls=calls)
+
+    def sanitize(self, solution: Solution, workloads: list[Workload]) -> list[Sanitized]:
+        return []
 
     def close(self) -> None:
         pass

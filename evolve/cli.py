@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ import typer
 from evaluators.catalog import CatalogError
 from evolve.config import load
 from evolve.errors import UserError
+from evolve.openevolve.commands import commands as openevolve
 
 app = typer.Typer(
     name="evolve",
@@ -40,6 +43,16 @@ PromptMode = Annotated[
     str | None,
     typer.Option("--mode", help="diff, rewrite, crossover, translate, repair or simplify."),
 ]
+MaxCost = Annotated[
+    float | None, typer.Option("--max-cost", help="Most USD for models; never exceeded.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", help="Most tokens of models, in and out together.")
+]
+Recall = Annotated[
+    list[Path] | None,
+    typer.Option("--recall", help="Folder with earlier runs to learn from (repeatable)."),
+]
 Tokens = Annotated[int, typer.Option(help="Most tokens of a prompt (four characters each).")]
 
 
@@ -61,6 +74,14 @@ def _positive(value: int | None, option: str) -> int | None:
     if value is not None and value <= 0:
         raise UserError(f"{option} must be greater than 0, got {value}")
     return value
+
+
+def _limits(max_cost: float | None, max_tokens: int | None) -> dict[str, float]:
+    """The limits of `[llm]` that were given."""
+    if max_cost is not None and not 0 < max_cost < math.inf:
+        raise UserError(f"--max-cost must be greater than 0, got {max_cost}")
+    given = {"max_cost": max_cost, "max_tokens": _positive(max_tokens, "--max-tokens")}
+    return {name: limit for name, limit in given.items() if limit is not None}
 
 
 def _find_run(given: Path) -> Path:
@@ -92,17 +113,24 @@ def run(
     ] = None,
     peers: Annotated[bool, typer.Option(help="Measure peers at the end.")] = True,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
+    local_model: Annotated[
+        bool, typer.Option("--local-model", help="Ask SmolLM2 on this machine too: no account.")
+    ] = False,
     results: Results = Path("results"),
     name: Annotated[str | None, typer.Option(help="Name of the run's directory.")] = None,
     compile_only: Annotated[
         str | None, typer.Option(help="Only compile the CUDA seeds for a target such as sm_90a.")
     ] = None,
     search_only: SearchOnly = False,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    recall: Recall = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Evolve an operator: search, verify the champion, export it, draw the plots."""
     overrides = {
+        **(_local_model() if local_model else {}),
         "operator": operator or None,
         "definition": definition,
         "device": device,
@@ -113,6 +141,7 @@ def run(
         "budget.evaluations": _positive(evaluations, "--evaluations"),
         "budget.time_s": _seconds(time),
         "islands.count": _positive(islands, "--islands"),
+        **{f"llm.{name}": limit for name, limit in _limits(max_cost, max_tokens).items()},
     }
     settings = load(config, overrides)
     if compile_only is not None:
@@ -123,7 +152,7 @@ def run(
         return
     from evolve import session
 
-    outcome = session.run(settings, results, name, quiet or as_json, search_only)
+    outcome = session.run(settings, results, name, quiet or as_json, search_only, recall or ())
     _finish(outcome, as_json)
 
 
@@ -133,6 +162,9 @@ def resume(
     evaluations: Annotated[int | None, typer.Option(help="New total budget.")] = None,
     time: Annotated[str | None, typer.Option(help="Time budget from now on.")] = None,
     search_only: SearchOnly = False,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    recall: Recall = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -140,7 +172,16 @@ def resume(
     from evolve import session
 
     budget, seconds = _positive(evaluations, "--evaluations"), _seconds(time)
-    _finish(session.resume(_find_run(run), budget, seconds, quiet or as_json, search_only), as_json)
+    outcome = session.resume(
+        _find_run(run),
+        budget,
+        seconds,
+        quiet or as_json,
+        search_only,
+        _limits(max_cost, max_tokens),
+        recall or (),
+    )
+    _finish(outcome, as_json)
 
 
 @app.command(epilog="Example: evolve status results/my-run --json")
@@ -207,22 +248,27 @@ def plot(
 def verify(
     path: Annotated[Path, typer.Argument(help="Run, exported folder or solution.json.")],
     device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the report; default: verification/DEVICE beside PATH."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the unseen workloads.")] = 1,
     peers: Annotated[bool, typer.Option(help="Measure peers too.")] = True,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a solution on unseen workloads and measure its latency again; exit 1 if it fails."""
-    from evolve.verification import verify as verify_path
+    """The whole battery on a solution, with a report; exit 0 only when everything holds."""
+    from evolve import verification
+    from evolve.verification import page
 
-    report = verify_path(path, device, seed, peers, quiet or as_json)
+    report, folder = verification.verify(path, device, seed, peers, quiet or as_json, out)
     if as_json:
-        _print_json(report)
+        _print_json(report.document())
     else:
-        from evolve.output import verification_text
-
-        print(verification_text(report))
-    if not report["passed"]:
+        print(page.text(report, folder))
+    if report.verdict == "UNDECIDED":
+        raise UserError(report.reason)
+    if not report.passed:
         raise typer.Exit(1)
 
 
@@ -281,6 +327,67 @@ def prompt(
         print(facts["prompt"], end="")
 
 
+@app.command(epilog="Example: evolve replay results/my-run --require 0.9")
+def replay(
+    run: RunDir,
+    out: Annotated[str | None, typer.Option(help="Name of the new run's directory.")] = None,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Budget; enough for every program by default.")
+    ] = None,
+    exchanges_only: Annotated[
+        bool, typer.Option("--exchanges-only", help="Only programs that came from answers.")
+    ] = False,
+    require: Annotated[
+        float | None, typer.Option(help="Exit 1 below this share of the claim, such as 0.9.")
+    ] = None,
+    peers: Annotated[bool, typer.Option(help="Measure peers at the end.")] = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Repeat a run's proposals without a model; how much of its champion's speed is reached."""
+    from evolve import replay as again
+
+    again.check_share(require)
+    _positive(evaluations, "--evaluations")
+    outcome = again.replay(
+        _find_run(run), results, out, evaluations, peers, exchanges_only, quiet or as_json
+    )
+    facts = again.conclusion(outcome.run_dir)
+    _finish(outcome, as_json)
+    if facts is not None and not again.holds(facts, require):
+        raise typer.Exit(1)
+
+
+@app.command("serve-local-model", epilog="Example: evolve serve-local-model --port 8080")
+def serve_local_model(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 0,
+    model: Annotated[Path | None, typer.Option(help="Another GGUF file than SmolLM2's.")] = None,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    as_json: Json = False,
+) -> None:
+    """Serve a small language model on 127.0.0.1: no account, no network; until Ctrl-C."""
+    from evolve import local_model
+
+    def say(base_url: str) -> None:
+        name = model.stem if model else local_model.NAME
+        config = local_model.config_text(base_url, name)
+        if as_json:
+            print(json.dumps({"base_url": base_url, "config": config}), flush=True)
+        else:
+            print(f"serving {name} at {base_url}; Ctrl-C ends it\n\n{config}", flush=True)
+
+    local_model.serve(model, port, say, with_parent)
+
+
+def _local_model() -> dict[str, Any]:
+    """Settings of a run that starts its own model; UserError: it is not installed."""
+    from evolve import local_model
+
+    local_model.find()
+    return {"llm": local_model.section(), "islands.emitters": local_model.SHARES}
+
+
 def _mode(name: str | None) -> Any:
     """The mode of that name; UserError lists those that there are."""
     from evolve.exchanges import Mode
@@ -296,16 +403,32 @@ def _tokens(tokens: int) -> int:
 
 
 def _finish(outcome: Any, as_json: bool) -> None:
+    replayed = _replayed(outcome)
     if as_json:
-        _print_json(
-            {"run": str(outcome.run_dir), "ended": outcome.reason, "report": outcome.report}
-        )
+        facts = {"run": str(outcome.run_dir), "ended": outcome.reason, "report": outcome.report}
+        _print_json(facts | ({"replay": replayed} if replayed else {}))
     elif outcome.report is not None:
         from evolve.output import closing_table
 
         print(closing_table(outcome.run_dir))
+    if replayed and not as_json:
+        from evolve.replay import conclusion_lines
+
+        print("\n".join(["", *conclusion_lines(replayed)]))
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
+
+
+def _replayed(outcome: Any) -> dict[str, Any] | None:
+    """How a closed replay went, kept beside its tables; None for other runs."""
+    if outcome.report is None:
+        return None
+    from evolve import replay as again
+
+    facts = again.conclusion(outcome.run_dir)
+    if facts is not None:
+        again.write(outcome.run_dir, facts)
+    return facts
 
 
 def _finish_compile(facts: list[dict[str, Any]], as_json: bool) -> None:
@@ -316,11 +439,16 @@ def _finish_compile(facts: list[dict[str, Any]], as_json: bool) -> None:
         print(f"{fact['solution']}: {fact['status']} {fact['summary']}")
 
 
+app.add_typer(openevolve)
+
+
 def main() -> None:
     """Entry point: bad input is one line on stderr and exit code 2."""
     from evaluators.devices import DeviceError
     from evolve.export import ExportError
 
+    # Programs' sources are parsed here: what Python has against them is the guard's affair.
+    warnings.simplefilter("ignore", SyntaxWarning)
     command = typer.main.get_command(app)
     arguments = sys.argv[1:] or ["--help"]
     try:
@@ -331,7 +459,9 @@ def main() -> None:
         _say_and_exit(error.format_message())
     except (typer.Abort, KeyboardInterrupt):
         print("evolve: stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more would break off the cleaning up
     sys.exit(code if isinstance(code, int) else 0)
 
 

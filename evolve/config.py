@@ -10,8 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from evaluators.schema import Language
 from evaluators.settings import EvaluatorSettings
+from evolve.authors.settings import AgentSettings
 from evolve.emitters import EMITTERS
 from evolve.errors import UserError
+from evolve.llm.settings import LlmSettings
+
+AUTHORS = ("llm", "agent")
+"""Emitters that write programs from prompts; each has a section of its own name."""
+RETIRED = (("evaluator", "min_time_ms"),)
+"""Keys that runs of earlier versions may have stored: refused in files, left out of stores."""
 
 
 class Section(BaseModel):
@@ -29,7 +36,9 @@ class Islands(Section):
     """How many islands, which emitters with which shares, and how often elites migrate.
 
     After every `migration_interval` search evaluations each island sends its `migrants` best
-    elites to the next island of the ring.
+    elites to the next island of the ring. The shares of `llm` and `agent` are of the exchanges with
+    them against the other emitters' proposals; unless shares are given, those that have a section
+    get half together.
     """
 
     count: int = Field(default=3, ge=1, le=64)
@@ -40,8 +49,9 @@ class Islands(Section):
     @model_validator(mode="after")
     def _known_emitters(self) -> Islands:
         for name, share in self.emitters.items():
-            if name not in EMITTERS:
-                raise ValueError(f"unknown emitter {name!r}, known: {', '.join(EMITTERS)}")
+            if name not in (*EMITTERS, *AUTHORS):
+                known = ", ".join((*EMITTERS, *AUTHORS))
+                raise ValueError(f"unknown emitter {name!r}, known: {known}")
             if share <= 0:
                 raise ValueError(f"emitter {name!r} needs a positive share")
         if not self.emitters:
@@ -74,6 +84,29 @@ class RunConfig(Section):
     islands: Islands = Islands()
     epochs: Epochs = Epochs()
     evaluator: EvaluatorSettings = EvaluatorSettings()
+    llm: LlmSettings | None = None
+    agent: AgentSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _authors_take_part(cls, data: Any) -> Any:
+        """Shares for `[llm]` and `[agent]` where the configuration leaves shares open."""
+        authors = [name for name in AUTHORS if isinstance(data, dict) and data.get(name)]
+        islands = data.get("islands", {}) if authors else None
+        if not isinstance(islands, dict) or "emitters" in islands:
+            return data
+        shares = {"tuner": 0.35, "crossover": 0.15, **{a: 0.5 / len(authors) for a in authors}}
+        return {**data, "islands": {**islands, "emitters": shares}}
+
+    @model_validator(mode="after")
+    def _authors_have_sections(self) -> RunConfig:
+        for name in AUTHORS:
+            share, section = name in self.islands.emitters, getattr(self, name) is not None
+            if share and not section:
+                raise ValueError(f"emitter {name!r} needs a section [{name}]")
+            if section and not share:
+                raise ValueError(f"section [{name}] needs a share in islands.emitters")
+        return self
 
 
 def load(path: Path | None, overrides: dict[str, Any]) -> RunConfig:
@@ -95,6 +128,15 @@ def load(path: Path | None, overrides: dict[str, Any]) -> RunConfig:
     return parse(data)
 
 
+def current(data: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration without the keys that earlier versions had."""
+    found = dict(data)
+    for name, key in RETIRED:
+        if isinstance(section := found.get(name), dict):
+            found[name] = {k: v for k, v in section.items() if k != key}
+    return found
+
+
 def parse(data: dict[str, Any]) -> RunConfig:
     """RunConfig from plain data; UserError names the first bad key."""
     try:
@@ -104,6 +146,8 @@ def parse(data: dict[str, Any]) -> RunConfig:
         key = ".".join(str(part) for part in first["loc"]) or "config"
         if first["type"] == "extra_forbidden":
             raise UserError(f"unknown config key {key!r}") from None
+        if first["type"] == "missing" and key == "llm.models":
+            raise UserError("limits of cost and tokens need a section [llm] with models") from None
         if key == "operator" and first["type"] == "missing":
             raise UserError("name an operator; `evolve list` shows them") from None
         message = first["msg"].removeprefix("Value error, ")

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evolve.engine import Progress
+from evolve.progress import Progress
 
 LINE_EVERY_S = 5.0
 
@@ -92,6 +92,7 @@ class Display:
         return (
             f"{p.done}/{p.budget} evaluations, {p.rate:.2f}/s, best {_gain(p)}, "
             f"{p.niches} niches, failures: {_failures(p)}, left {duration(_left(p))}"
+            + (f", {p.authors}" if p.authors else "")
         )
 
     def _panel(self, p: Progress) -> Group:
@@ -101,6 +102,7 @@ class Display:
             ("best", _gain(p)),
             ("niches", f"{p.niches} filled, epoch {p.epoch}"),
             ("failures", _failures(p)),
+            *([("authors", p.authors)] if p.authors else []),
             ("time", f"{duration(p.elapsed_s)} spent, {duration(_left(p))} left"),
         ]
         for name, value in rows:

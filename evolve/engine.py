@@ -6,70 +6,37 @@ in the store's order, so a run that is killed and resumed continues as if it had
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import ray
 
-from evaluators.schema import Definition, Evaluation, Solution, Status
+from evaluators.schema import Definition, Evaluation, Solution, Status, Workload
+from evolve.authors.proposing import Proposing
+from evolve.authors.shares import Shares
 from evolve.config import RunConfig
+from evolve.emitters import EMITTERS
 from evolve.errors import UserError
+from evolve.flight import Flight, Job
 from evolve.pool import EvaluatorPool, telling
 from evolve.population import Population
+from evolve.progress import Observer, Watch
 from evolve.store import Kind, Store
 from islands.program import Program, program_id
 
 WAIT_S = 0.25
 """Longest time between two looks at the clock, the stop flag and the display."""
+LOOK_S = 0.05
+"""The same while authors are writing, whose answers do not end the wait for evaluations."""
+ISLANDS = "islands"
+"""Stands for all emitters of the islands among those who take turns."""
+CONCLUDE_S = 60.0
+"""Longest time that models have to sum up what the search has learned."""
 REMEASURE_SHARE = 3
 """Least searches in an epoch per elite measured again at its start."""
 
 
 class SeedFailed(UserError):
     """A seed did not pass its own evaluation: nothing was spent."""
-
-
-@dataclass
-class Progress:
-    """What a display shows. Times in seconds; scores are speedups over the anchor."""
-
-    done: int
-    budget: int
-    elapsed_s: float
-    time_left_s: float | None
-    rate: float
-    epoch: int
-    best: float
-    seed_best: float
-    niches: int
-    statuses: dict[str, int]
-    in_flight: int
-    note: str = ""
-
-
-Watch = Callable[[Progress], None]
-
-
-@dataclass
-class _Job:
-    program: Program
-    kind: Kind
-    tries: int = 0
-
-
-@dataclass
-class _Flight:
-    """Everything that has been started and not come back."""
-
-    asks: dict[Any, int] = field(default_factory=dict)
-    evaluations: dict[Any, _Job] = field(default_factory=dict)
-    outcomes: dict[Any, int] = field(default_factory=dict)
-
-    def refs(self) -> list[Any]:
-        return [*self.asks, *self.evaluations, *self.outcomes]
 
 
 class Engine:
@@ -83,36 +50,42 @@ class Engine:
         seeds: list[Solution],
         pool: EvaluatorPool,
         watch: Watch = lambda progress: None,
+        proposing: Proposing | None = None,
+        population: Population | None = None,
     ) -> None:
+        """`population` None: a new one, as `config` says."""
         self.store = store
         self.config = config
         self.seeds = seeds
         self.pool = pool
-        self.population = Population(config, definition)
+        self.population = population or Population(config, definition)
+        self.proposing = proposing
         self.stopping = False
         self.new_epoch_first = False
-        self._watch = watch
-        self._started = time.monotonic()
-        self._queue: deque[_Job] = deque()
-        self._flight = _Flight()
+        self._observer = Observer(store, config.budget.evaluations, config.budget.time_s, watch)
+        self._queue: deque[Job] = deque()
+        self._arrived: deque[Job] = deque()  # of authors: wait for their turn, and for an epoch
+        self._shares = self._all_shares()
+        self._flight = Flight()
         self._exhausted: set[int] = set()
         self._proposed = [0] * len(self.population)
-        self._done_at_start = 0
-        self._last_watch = 0.0
         self._last_epoch = -1
 
     # -- the whole search ---------------------------------------------------------------------
 
     def run(self) -> str:
-        """Search until the budget; returns why it ended: budget, time, exhausted, interrupted."""
+        """Search until the budget; returns why it ended.
+
+        budget, time, exhausted, interrupted; cost or tokens when authors reached such a limit and
+        nobody else proposes.
+        """
         self._restore()
         self._measure_seeds()
         if self.new_epoch_first:
             self._queue.clear()
             self._open_epoch(self.store.counts()["epoch"] + 1)
             self._queue_pending()
-        self._started = time.monotonic()
-        self._done_at_start = self._done()
+        self._observer.start()
         while (reason := self._reason_to_end()) is None:
             if self._epoch_is_over():
                 self._drain()
@@ -121,7 +94,10 @@ class Engine:
                 continue
             self._start_work()
             self._collect()
+        if reason in {"interrupted", "time"}:
+            self._dismiss()
         self._drain()
+        self._conclude(reason)
         self._show(force=True)
         return reason
 
@@ -140,23 +116,24 @@ class Engine:
             self._done() + len(self._queue) + len(self._flight.asks) + len(self._flight.evaluations)
         )
 
-    def _time_left(self) -> float | None:
-        limit = self.config.budget.time_s
-        return None if limit is None else limit - (time.monotonic() - self._started)
-
     def _reason_to_end(self) -> str | None:
         if self.stopping:
             return "interrupted"
-        left = self._time_left()
+        left = self._observer.time_left
         if left is not None and left <= 0:
             return "time"
         if self._done() >= self.config.budget.evaluations:
             return "budget"
-        if len(self._exhausted) == len(self.population) and not (
-            self._queue or self._flight.evaluations or self._flight.asks
+        if not self._open_islands() and not (
+            self._queue or self._arrived or self._flight.evaluations or self._flight.asks
         ):
-            return "exhausted"
+            return "exhausted" if self.proposing is None else self.proposing.ended() or None
         return None
+
+    def _unreserved(self) -> int:
+        """Evaluations that nothing under way will need."""
+        waiting = len(self._arrived) + (self.proposing.in_flight if self.proposing else 0)
+        return self.config.budget.evaluations - self._committed() - waiting
 
     def _epoch_room(self) -> int:
         """Searches that may still start in this epoch.
@@ -193,27 +170,71 @@ class Engine:
     # -- starting work ------------------------------------------------------------------------
 
     def _start_work(self) -> None:
-        limit = self.config.in_flight or self.pool.capacity
-        busy = self._flight
+        busy, limit = self._flight, self._limit()
+        authors = self.proposing.able() if self.proposing else []
+        self._shares.able([ISLANDS, *authors] if self._open_islands() else authors)
+        for _ in range(limit - len(busy.evaluations) - len(busy.asks) - len(self._queue)):
+            if not (self._ask() or self._take_arrived()):
+                break
         left = self.config.budget.evaluations - self._done()
         while self._queue and len(busy.evaluations) < min(limit, left):
-            job = self._queue.popleft()
-            busy.evaluations[self.pool.submit(job.program.solution)] = job
-        room = limit - len(busy.evaluations) - len(busy.asks) - len(self._queue)
-        for _ in range(min(room, self._epoch_room())):
-            open_islands = [k for k in range(len(self.population)) if k not in self._exhausted]
-            if not open_islands:
-                return
-            island = min(open_islands, key=lambda k: (self._proposed[k], k))
-            self._proposed[island] += 1
-            busy.asks[self.population.ask(island)] = island
+            self._submit(self._queue.popleft())
+        if self.proposing is not None:
+            waiting = self.proposing.in_flight + len(self._arrived)
+            ahead = self.proposing.concurrency + limit - waiting
+            self.proposing.step(self._shares, min(ahead, self._unreserved()))
+
+    def _limit(self) -> int:
+        return self.config.in_flight or self.pool.capacity
+
+    def _all_shares(self) -> Shares:
+        """Turns of the islands' emitters, together, and of each author."""
+        given = self.config.islands.emitters
+        islands = sum(share for name, share in given.items() if name in EMITTERS)
+        shares, slack = ({ISLANDS: islands}, {ISLANDS: self._limit()}) if islands else ({}, {})
+        if self.proposing is not None:
+            for name in self.proposing.names:
+                shares[name], slack[name] = given[name], self.proposing.concurrency
+        return Shares(shares, slack)
+
+    def _open_islands(self) -> list[int]:
+        """Islands that may have a program to propose."""
+        if not any(name in EMITTERS for name in self.config.islands.emitters):
+            return []
+        return [k for k in range(len(self.population)) if k not in self._exhausted]
+
+    def _ask(self) -> bool:
+        """Ask an island for its next program, if it is the islands' turn and there is room."""
+        if not self._shares.may(ISLANDS) or min(self._epoch_room(), self._unreserved()) <= 0:
+            return False
+        island = min(self._open_islands(), key=lambda k: (self._proposed[k], k))
+        self._proposed[island] += 1
+        self._flight.asks[self.population.ask(island)] = island
+        self._shares.started(ISLANDS)
+        return True
+
+    def _take_arrived(self) -> bool:
+        """Queue an author's program, if there is one and this epoch has room for it."""
+        if not self._arrived or self._epoch_room() <= 0:
+            return False
+        self._queue.append(self._arrived.popleft())
+        return True
+
+    def _submit(self, job: Job) -> None:
+        """Send a program to a device: a searched one with its contest, others for the full set."""
+        options = {}
+        if job.kind == "search":
+            options["contends"] = self.population.contest(job.program)
+            options["twins"] = self.population.twins()
+        self._flight.evaluations[self.pool.submit(job.program.solution, **options)] = job
 
     # -- collecting ---------------------------------------------------------------------------
 
     def _collect(self) -> None:
         refs = self._flight.refs()
         if refs:
-            ready, _ = ray.wait(refs, num_returns=1, timeout=WAIT_S)
+            writing = self.proposing is not None and self.proposing.sending
+            ready, _ = ray.wait(refs, num_returns=1, timeout=LOOK_S if writing else WAIT_S)
             for ref in ready:
                 if ref in self._flight.asks:
                     self._on_program(self._flight.asks.pop(ref), ray.get(ref))
@@ -222,26 +243,51 @@ class Engine:
                 else:
                     status, niche = ray.get(ref)
                     self.store.set_outcome(self._flight.outcomes.pop(ref), niche, status.value)
+        elif self.proposing is not None:
+            self.proposing.wait(WAIT_S)
+        if self.proposing is not None:
+            self._arrive(self.proposing.collect())
         self._show()
+
+    def _arrive(self, programs: list[Program]) -> None:
+        """Authors' programs, stored as pending already."""
+        for program in programs:
+            self.population.known(program.island, program.id)
+            self._arrived.append(Job(program, "search"))
+
+    def _conclude(self, reason: str) -> None:
+        """End the authors, after a last summary where there is time for it."""
+        if self.proposing is not None and reason not in {"interrupted", "time"}:
+            self._show(force=True, note="summing up")
+            self.proposing.conclude(CONCLUDE_S, lambda: self.stopping)
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        """End the authors' calls; programs of theirs that wait stay pending."""
+        if self.proposing is not None:
+            self._arrive(self.proposing.close())
 
     def _on_program(self, island: int, program: Program | None) -> None:
         if program is None:
             self._exhausted.add(island)
         elif self.store.propose(program):
-            self._queue.append(_Job(program, "search"))
+            self._queue.append(Job(program, "search"))
         else:
             self._proposed[island] -= 1
             self.population.known(island, program.id)
 
-    def _on_evaluation(self, job: _Job, evaluation: Evaluation | None) -> None:
+    def _on_evaluation(self, job: Job, evaluation: Evaluation | None) -> None:
         if evaluation is None:
             job.tries += 1
             if job.tries < 2:
                 self._queue.appendleft(job)
                 return
             evaluation = self.pool.lost()
-        seq = self.store.record(job.program.id, job.kind, evaluation)
-        self._flight.outcomes[self.population.tell(job.program, job.kind, evaluation)] = seq
+        kind: Kind = "duplicate" if evaluation.status is Status.DUPLICATE else job.kind
+        seq = self.store.record(job.program.id, kind, evaluation)
+        if self.proposing is not None:
+            self.proposing.heard(job.program.id, evaluation.status)
+        self._flight.outcomes[self.population.tell(job.program, kind, evaluation)] = seq
         self._exhausted.clear()
 
     def _drain(self) -> None:
@@ -255,8 +301,7 @@ class Engine:
 
     def _start_queued(self) -> None:
         while self._queue:
-            job = self._queue.popleft()
-            self._flight.evaluations[self.pool.submit(job.program.solution)] = job
+            self._submit(self._queue.popleft())
 
     # -- epochs, seeds, resume ----------------------------------------------------------------
 
@@ -266,7 +311,13 @@ class Engine:
         )
         self.pool.open_epoch(epoch, workloads, self.seeds[0])
         self.store.open_epoch(epoch, workloads)
+        self._ask_costs(workloads)
         self._remeasure(epoch, self.population.open_epoch(epoch))
+
+    def _ask_costs(self, workloads: list[Workload]) -> None:
+        """Prompts tell them; asked while the evaluators have nothing else to do."""
+        for workload in workloads if self.proposing else ():
+            self.pool.cost(workload)
 
     def _remeasure(self, epoch: int, elites: list[Program]) -> None:
         """Queue elites, and the best seed, which every epoch's gains are told against."""
@@ -274,7 +325,7 @@ class Engine:
         known = {program.id for program in elites}
         if best and best not in known and not self.store.evaluated(best, epoch):
             elites = [*elites, self.store.program(best)]
-        self._queue.extend(_Job(program, "remeasure") for program in elites)
+        self._queue.extend(Job(program, "remeasure") for program in elites)
 
     def _restore(self) -> None:
         """Rebuild archives from the store and queue what a stopped run left undone."""
@@ -285,6 +336,7 @@ class Engine:
         latest = max(epochs)
         owed = self.population.replay(self.store.evaluations(), self.store.program, latest)
         self.pool.open_epoch(latest, epochs[latest], self.seeds[0])
+        self._ask_costs(epochs[latest])
         counts = self.store.proposed_by_island()
         self._proposed = [counts.get(k, (0, 0))[0] for k in range(len(self.population))]
         self.population.resume_at({k: ordinal for k, (_, ordinal) in counts.items()})
@@ -293,7 +345,7 @@ class Engine:
 
     def _queue_pending(self) -> None:
         """Programs that were proposed and not evaluated, by a stopped run or by the mailbox."""
-        self._queue.extend(_Job(p, "search") for p in self.store.pending() if p.emitter != "seed")
+        self._queue.extend(Job(p, "search") for p in self.store.pending() if p.emitter != "seed")
 
     def _measure_seeds(self) -> None:
         """Evaluate every seed that has no evaluation yet, before any budget is spent."""
@@ -318,27 +370,5 @@ class Engine:
     # -- showing ------------------------------------------------------------------------------
 
     def _show(self, force: bool = False, note: str = "") -> None:
-        now = time.monotonic()
-        if not force and now - self._last_watch < WAIT_S:
-            return
-        self._last_watch = now
-        counts = self.store.counts()
-        done = counts["search"] + counts["remeasure"]
-        elapsed = now - self._started
-        best, seed_best, niches = self.store.standing(counts["epoch"])
-        self._watch(
-            Progress(
-                done=done,
-                budget=self.config.budget.evaluations,
-                elapsed_s=elapsed,
-                time_left_s=self._time_left(),
-                rate=(done - self._done_at_start) / elapsed if elapsed > 1 else 0.0,
-                epoch=counts["epoch"],
-                best=best,
-                seed_best=seed_best,
-                niches=niches,
-                statuses=self.store.by("status"),
-                in_flight=len(self._flight.evaluations),
-                note=note,
-            )
-        )
+        authors = self.proposing.note if self.proposing else str
+        self._observer.show(len(self._flight.evaluations), authors, force, note)

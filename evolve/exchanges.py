@@ -45,7 +45,10 @@ class Mode(StrEnum):
 
 
 class Exchange(Record):
-    """One prompt. `number` counts the run's exchanges from 0; `parents` are program ids."""
+    """One prompt. `number` counts the run's exchanges from 0; `parents` are program ids.
+
+    `told`: evaluations of its island's programs that were known when it was made.
+    """
 
     id: str = Field(pattern=r"^[0-9]{4,}-[a-z]+-[0-9a-f]{6}$")
     number: int = Field(ge=0)
@@ -55,6 +58,7 @@ class Exchange(Record):
     language: Language
     parents: tuple[str, ...] = Field(min_length=1)
     prompt: str = Field(min_length=1)
+    told: int = Field(default=0, ge=0)
 
 
 class Verdict(StrEnum):
@@ -68,7 +72,11 @@ class Verdict(StrEnum):
 
 
 class Reply(Record):
-    """One answer. `program` is the id of the program that it gave, if it gave one."""
+    """One answer. `program` is the id of the program that it gave, if it gave one.
+
+    `model`: who answered, where that is known. `staleness`: how many more evaluations the island
+    had when the program was queued than when the prompt was made.
+    """
 
     exchange: str
     attempt: int = Field(ge=1, le=ATTEMPTS)
@@ -77,6 +85,8 @@ class Reply(Record):
     reason: str = ""
     note: str = ""
     program: str | None = None
+    model: str = ""
+    staleness: int | None = Field(default=None, ge=0)
 
 
 class Exchanges:
@@ -111,9 +121,15 @@ class Exchanges:
         rows = self._read("SELECT record FROM exchanges WHERE id = ?", Exchange, exchange_id)
         return next(rows, None)
 
-    def all(self) -> list[Exchange]:
-        """All exchanges in the order asked."""
-        return list(self._read("SELECT record FROM exchanges ORDER BY number", Exchange))
+    def all(self, after: int = -1) -> list[Exchange]:
+        """Exchanges whose number is greater than `after`, in the order asked."""
+        sql = "SELECT record FROM exchanges WHERE number > ? ORDER BY number"
+        return list(self._read(sql, Exchange, after))
+
+    def by_mode(self, mode: Mode) -> list[Exchange]:
+        """The exchanges of one mode in the order asked."""
+        sql = "SELECT record FROM exchanges WHERE id LIKE ? ORDER BY number"
+        return list(self._read(sql, Exchange, f"%-{mode.value}-%"))
 
     def reply(self, reply: Reply) -> None:
         """Keep an answer and its verdict. sqlite3.IntegrityError: this attempt is there already."""
@@ -127,6 +143,13 @@ class Exchanges:
         sql = "SELECT record FROM replies WHERE exchange = ? ORDER BY attempt"
         return list(self._read(sql, Reply, exchange_id))
 
+    def answered(self) -> dict[str, int]:
+        """Exchange -> how many answers it has, where it has any."""
+        if not self._there:
+            return {}
+        sql = "SELECT exchange, COUNT(*) FROM replies GROUP BY exchange"
+        return dict(self._db.execute(sql))
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """All that is written inside is kept, or none of it."""
@@ -138,7 +161,7 @@ class Exchanges:
             raise
         self._db.execute("COMMIT")
 
-    def _read(self, sql: str, kind: type[_R], *values: str) -> Iterator[_R]:
+    def _read(self, sql: str, kind: type[_R], *values: str | int) -> Iterator[_R]:
         if self._there:
             for (blob,) in self._db.execute(sql, values):
                 yield kind.model_validate_json(zlib.decompress(blob))

@@ -5,7 +5,8 @@ solution.json      valid FlashInfer-Bench solution, sources included
 definition.json    FlashInfer Trace definition with its reference
 workloads.jsonl    the workloads of the measured table, as FlashInfer Trace rows
 results.json       every measurement behind the table
-reference.py       reference, inputs and tolerances of the operator; needs torch alone
+reference.py       exact and honest results and inputs of the operator; needs torch alone
+evaluators/        how outputs are compared with them, as in the search
 check.py           verifies the folder with FlashInfer-Bench's builders
 README.md          what it is, its shapes, the table, how to verify it
 """
@@ -20,14 +21,24 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from evaluators.catalog import explain
-from evaluators.schema import Definition, Language, Record, Solution, Workload
+from evaluators.catalog import ROOT, explain
+from evaluators.schema import (
+    BuildSpec,
+    Definition,
+    Language,
+    Record,
+    Solution,
+    SourceFile,
+    Workload,
+)
 from evolve.reference import NoReference, reference_source
 
 _FILES = (
     "solution.json", "definition.json", "workloads.jsonl", "results.json", "reference.py",
     "check.py", "README.md",
 )  # fmt: skip
+_COMPARISON = ("evaluators/__init__.py", "evaluators/correctness.py", "evaluators/deviation.py")
+"""Files of ours that an exported folder takes along."""
 _R = TypeVar("_R", bound=Record)
 
 
@@ -64,7 +75,7 @@ def export_champion(
     """
     if solution.definition != definition.name:
         raise ExportError(f"solution is for {solution.definition!r}, not {definition.name!r}")
-    clash = sorted({s.path for s in solution.sources} & set(_FILES))
+    clash = sorted({s.path for s in solution.sources} & {*_FILES, *_COMPARISON})
     if clash:
         raise ExportError(f"source {clash[0]!r} has the name of an exported file")
     try:
@@ -80,6 +91,7 @@ def export_champion(
         "reference.py": operator_source,
         "check.py": Path(__file__).with_name("champion_check.py").read_text(encoding="utf-8"),
         "README.md": _readme(solution, definition, facts, table),
+        **{name: (ROOT / name).read_text(encoding="utf-8") for name in _COMPARISON},
         **{source.path: source.content for source in solution.sources},
     }
     return _write(out_dir, files)
@@ -87,11 +99,12 @@ def export_champion(
 
 def load_solution(path: Path) -> Exported:
     """The solution in an exported folder or a solution file, with the definition and workloads
-    beside it. ExportError, one line, when there is none or it is malformed."""
+    beside it. The file may be FlashInfer-Bench's: as there, unknown fields are ignored.
+    ExportError, one line, when there is none or it is malformed."""
     file = path / "solution.json" if path.is_dir() else path
     if not file.is_file():
         raise ExportError(f"no solution at {path}: give an exported folder or a solution.json")
-    solution = _parse(Solution, _read_json(file), file)
+    solution = _parse(Solution, _known_fields(_read_json(file)), file)
     beside, rows = file.parent / "definition.json", file.parent / "workloads.jsonl"
     if not beside.is_file():
         return Exported(solution)
@@ -167,6 +180,23 @@ def _read_json(file: Path) -> Any:
         raise ExportError(f"{file}: not JSON: {error.msg} (line {error.lineno})") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"{file}: cannot be read: {error}") from None
+
+
+def _known_fields(solution: Any) -> Any:
+    """`solution` with the fields that we know, at every level; null counts as absent."""
+    if not isinstance(solution, dict):
+        return solution
+    found = _of(Solution, solution)
+    if isinstance(found.get("spec"), dict):
+        found["spec"] = _of(BuildSpec, found["spec"])
+    if isinstance(found.get("sources"), list):
+        sources = found["sources"]
+        found["sources"] = [_of(SourceFile, s) if isinstance(s, dict) else s for s in sources]
+    return found
+
+
+def _of(kind: type[Record], value: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in value.items() if k in kind.model_fields and v is not None}
 
 
 def _read_workloads(file: Path) -> tuple[Workload, ...]:
@@ -263,7 +293,8 @@ python check.py                  # with FlashInfer-Bench's builders (pip install
 python check.py --trace-set DIR  # then: flashinfer-bench run --local DIR
 ```
 
-Both compare with the reference of `{operator}` (`reference.py`), within its tolerances."""
+Both compare with the exact result of `{operator}`, within the error budget that its honest
+implementation gives (`reference.py`, `evaluators/correctness.py`)."""
 
 _FOLDER = """## Files
 
@@ -273,4 +304,5 @@ _FOLDER = """## Files
 | solution.json | the same as a FlashInfer-Bench solution |
 | definition.json | FlashInfer Trace definition with its reference |
 | workloads.jsonl, results.json | workloads of the table, and every measurement behind it |
-| reference.py, check.py | reference, inputs and tolerances; the check |"""
+| reference.py, check.py | exact and honest results, inputs; the check |
+| evaluators/ | how the check compares, as the search did |"""

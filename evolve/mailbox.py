@@ -14,9 +14,13 @@ from evolve.errors import UserError
 from evolve.exchanges import ATTEMPTS, Exchange, Exchanges, Mode, Reply, Verdict
 from evolve.llm import background, prompt
 from evolve.llm.answering import Judged, judge
+from evolve.llm.background import Background
+from evolve.llm.counsel import Counsel
 from evolve.llm.fit import tokens_of
 from evolve.llm.history import History, tail
 from evolve.llm.modes import choose
+from evolve.llm.sections import PRIORITY
+from evolve.lock import sole_writer
 from evolve.store import Store
 from islands.program import Program
 
@@ -45,6 +49,13 @@ def ask(
     Fewer when the wanted `mode` has no more to work on. UserError: nothing to work on at all, `out`
     not writable, `tokens` too small.
     """
+    with sole_writer(run_dir):
+        return _ask(run_dir, count, out, mode, tokens)
+
+
+def _ask(
+    run_dir: Path, count: int, out: Path, mode: Mode | None, tokens: int
+) -> list[dict[str, Any]]:
     store = Store.open(run_dir)
     try:
         desk = _Desk(store, tokens)
@@ -79,18 +90,26 @@ class _Desk:
     def __init__(self, store: Store, tokens: int) -> None:
         self.history = History(store)
         self._tokens = tokens
+        self._store = store
         if not self.history.elites():
             raise UserError(f"{store.run_dir} has no program that passed yet: resume it first")
         self._background = background.load(self.history.meta, self.history.definition)
+        self._counsel = Counsel(store, self._background, emitter=EMITTER)
 
     def next(self, mode: Mode | None) -> Exchange:
         """The exchange that comes next; not stored."""
         task = choose(self.history, self.history.exchanges.next_number(), mode)
         if mode is not None and task.mode is not mode:
             raise NothingToDo(f"nothing to {mode.value}: this run has no program that fits")
-        return prompt.build(
-            self.history, self._background, task, emitter=EMITTER, tokens=self._tokens
+        exchange = prompt.build(
+            self.history,
+            self._background,
+            task,
+            emitter=EMITTER,
+            tokens=self._tokens,
+            learned=self._counsel.sections(self.history, task.island, PRIORITY),
         )
+        return exchange.model_copy(update={"told": self._store.evaluated_of(task.island)})
 
 
 def _facts(exchange: Exchange) -> dict[str, Any]:
@@ -124,6 +143,13 @@ def tell(run_dir: Path, folder: Path, dry: bool = False) -> dict[str, Any]:
     A reason goes into `<exchange>.rejected.md` beside an answer that could not be used. `dry`
     judges only, and writes nothing anywhere. UserError: no such folder, or no answer in it.
     """
+    if dry:
+        return _tell(run_dir, folder, dry)
+    with sole_writer(run_dir):
+        return _tell(run_dir, folder, dry)
+
+
+def _tell(run_dir: Path, folder: Path, dry: bool) -> dict[str, Any]:
     store = Store.open(run_dir, readonly=dry)
     try:
         files = _answers(folder)
@@ -142,7 +168,7 @@ def tell(run_dir: Path, folder: Path, dry: bool = False) -> dict[str, Any]:
             if dry and reply is not None:
                 told[-1] |= {"state": reply.verdict.value, "reason": reply.reason}
             elif not dry:
-                _keep(file, before, reply, program, exchanges, store)
+                _keep(file, exchange, before, reply, program, exchanges, store)
         return _report(store, told)
     finally:
         store.close()
@@ -178,12 +204,14 @@ def _judge(
         reason=judged.reason,
         note=judged.note,
         program=judged.program.id if judged.program else None,
+        staleness=max(0, store.evaluated_of(exchange.island) - exchange.told),
     )
     return reply, judged.program
 
 
 def _keep(
     file: Path,
+    exchange: Exchange,
     before: list[Reply],
     reply: Reply | None,
     program: Program | None,
@@ -196,6 +224,7 @@ def _keep(
             exchanges.reply(reply)
             if reply.verdict is Verdict.QUEUED and program is not None:
                 store.propose(program)
+        Counsel(store, Background(), emitter=EMITTER).told(exchange, reply.answer, reply.program)
         before = [*before, reply]
     _explain(file, before)
 
@@ -248,7 +277,7 @@ def _report(store: Store, told: list[dict[str, Any]]) -> dict[str, Any]:
             continue
         facts["state"], facts["archive"] = row.evaluation.status.value, row.status_in_archive
         if row.evaluation.passed:
-            facts["score"] = row.evaluation.score
+            facts["score"], facts["rung"] = row.evaluation.score, row.evaluation.rung
             facts["gain"] = history.gain(row.program_id, attempt.exchange.parents[0])
         else:
             facts["log"] = tail(row.evaluation.log, LOG)
@@ -278,7 +307,9 @@ def report_lines(report: dict[str, Any], run: Path) -> list[str]:
 
 def _answer_line(facts: dict[str, Any]) -> str:
     text = f"{facts['id']}  {facts['state']}"
-    if "score" in facts:
+    if facts.get("rung") == "screen":
+        text += "  clearly slower than its niche's elite on the first workloads; not timed further"
+    elif "score" in facts:
         gain = f", {facts['gain']:.3f}x its parent" if facts["gain"] else ""
         text += f"  {facts['score']:.3f}x anchor{gain}, {facts['archive'] or 'not told'}"
     reason = str(facts.get("log") or facts.get("reason") or "").strip()

@@ -10,6 +10,7 @@ from typing import Any
 from analysis import archive_map, frames, latency_curves, report, trajectory
 from evaluators import catalog
 from evaluators.schema import Definition, Solution, Workload
+from evolve.authors import table as authors
 from evolve.errors import UserError
 from evolve.export import export_champion
 from evolve.store import Store
@@ -45,6 +46,7 @@ def write(store: Store, folder: Path, say: Say = lambda line: None) -> list[Path
     _make(folder)
     run = frame(store)
     written = report.write(run, folder)
+    written += authors.write(store, folder, texts=folder.resolve() != store.run_dir.resolve())
     written += plots(store, folder)
     written += _champion(store, closing, run, folder / "champion")
     for path in written:
@@ -99,21 +101,3 @@ def closing_table(run_dir: Path, width: int = 140) -> str:
     lines += ["", f"run       {run_dir}", f"champion  {run_dir / 'champion'}"]
     lines += [f"plot      {path}" for path in sorted(run_dir.glob("*.png"))]
     return "\n".join(lines)
-
-
-def verification_text(checked: dict[str, Any], width: int = 140) -> str:
-    """What `evolve verify` found, as text."""
-    verdict = "PASSED" if checked["passed"] else "FAILED"
-    head = f"{checked['solution']}: {verdict} on {checked['device']}"
-    if checked["log"]:
-        head += "\n" + checked["log"]
-    run = frames.Run(
-        definition=checked["definition"],
-        device=checked["device"],
-        evaluations=frames.evaluations([]),
-        entries=frames.entries(checked["entries"]),
-        ceilings={},
-        champion=checked["solution"],
-        verified=checked["passed"],
-    )
-    return head + "\n" + report.text(run, width=width)

@@ -10,7 +10,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from evaluators.child import EvaluatorError
-from evaluators.schema import Evaluation, Solution, Status, Workload
+from evaluators.sanitizer import Sanitized
+from evaluators.schema import Evaluation, Replays, Solution, Status, Workload
 from evolve.errors import UserError
 
 Spawn = Callable[[], Any]
@@ -33,6 +34,7 @@ class EvaluatorPool:
         self._epoch: tuple[int, list[Workload], Solution] | None = None
         self._load = [0] * len(spawns)
         self._running: dict[Any, int] = {}
+        self._costs: dict[str, tuple[float, float]] = {}
         self.facts: dict[str, Any] = ray.get(self._actors[0].facts.remote())
         self._slots = int(self.facts.get("slots", 1))
 
@@ -49,6 +51,12 @@ class EvaluatorPool:
         """(flops, least bytes) of each workload."""
         found: list[tuple[float, float]] = ray.get(self._actors[0].costs.remote(workloads))
         return found
+
+    def cost(self, workload: Workload) -> tuple[float, float]:
+        """The same of one workload, asked once."""
+        if workload.uuid not in self._costs:
+            (self._costs[workload.uuid],) = self.costs([workload])
+        return self._costs[workload.uuid]
 
     def open_epoch(self, epoch: int, workloads: list[Workload], anchor: Solution) -> None:
         """Make inputs, references and the anchor on every device. Nothing may be in flight.
@@ -104,6 +112,25 @@ class EvaluatorPool:
             evaluation if evaluation is not None else self.evaluate(solution, **options)
             for evaluation, (solution, options) in zip(found, jobs, strict=True)
         ]
+
+    def replay(self, solution: Solution, calls: int, trusted: bool = False) -> Replays:
+        """`calls` judged calls in the open epoch, see `evaluators.pipeline.Evaluator.replay`.
+
+        An evaluator whose process dies under it is replaced; that counts as a failure.
+        """
+        try:
+            found: Replays = ray.get(self._actors[0].replay.remote(solution, calls, trusted))
+            return found
+        except RayActorError:
+            self._replace(0)
+            lost = ("the evaluator's process died while it replayed this program",)
+            cpu = self.facts.get("kind") == "cpu"
+            return Replays(device="cpu" if cpu else "cuda", calls=0, failures=lost)
+
+    def sanitize(self, solution: Solution, workloads: list[Workload]) -> list[Sanitized]:
+        """What memory and race checkers say, see `evaluators.sanitizer.check`."""
+        found: list[Sanitized] = ray.get(self._actors[0].sanitize.remote(solution, workloads))
+        return found
 
     def lost(self) -> Evaluation:
         """The evaluation of a program under which the evaluator's own process died twice."""

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evaluators import catalog
 from evaluators.schema import Definition, Solution
-from evolve import closing, cluster
-from evolve.config import RunConfig, parse
+from evolve import closing, cluster, local_model, player
+from evolve.authors.hiring import hire
+from evolve.authors.keys import withdraw
+from evolve.authors.proposing import Proposing
+from evolve.authors.report import summarise
+from evolve.authors.settings import command_of
+from evolve.config import RunConfig, current, parse
 from evolve.display import Display
 from evolve.engine import Engine
 from evolve.errors import UserError
 from evolve.export import definition_json
+from evolve.llm import background, recall
+from evolve.lock import sole_writer
 from evolve.pool import EvaluatorPool
+from evolve.recording import kept
 from evolve.store import FILE, Store
 
 INTERRUPTED = 130
@@ -71,18 +80,44 @@ def _operator(config: RunConfig) -> catalog.Operator:
 
 
 def run(
-    config: RunConfig, results: Path, name: str | None, quiet: bool, search_only: bool = False
+    config: RunConfig,
+    results: Path,
+    name: str | None,
+    quiet: bool,
+    search_only: bool = False,
+    recalled: Sequence[Path] = (),
 ) -> Outcome:
-    """Start a new run and take it to its end; `search_only`: a later resume does the closing."""
+    """Start a new run and take it to its end; `search_only`: a later resume does the closing.
+
+    `recalled`: folders with runs, beside `results`, whose insights prompts may use.
+    """
     _operator(config)
+    keys = _keys(config)
     results = cluster.results_dir(results)
     if name and (results / name / FILE).exists():
         raise UserError(f"{results / name} already holds a run; resume it or choose another name")
     found = plan(config)
     run_dir = results / (name or f"{found.definition.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+    def prepare(store: Store) -> list[str]:
+        return recall.gather(store, [results, *recalled]).skipped
+
+    return begin(found, run_dir, keys, quiet, search_only, prepare)
+
+
+def begin(
+    found: Plan,
+    run_dir: Path,
+    keys: Mapping[str, str],
+    quiet: bool,
+    search_only: bool,
+    prepare: Callable[[Store], Sequence[str]],
+) -> Outcome:
+    """A new run in `run_dir`; `prepare` gets its empty store and returns lines for people."""
     with _pool(found) as pool:
         store = Store.create(run_dir, _meta(found, pool))
-        return _drive(found, store, pool, quiet, search_only)
+        with sole_writer(run_dir):
+            return _drive(found, store, pool, keys, quiet, search_only, notes=prepare(store))
 
 
 def resume(
@@ -91,23 +126,53 @@ def resume(
     time_s: float | None,
     quiet: bool,
     search_only: bool = False,
+    llm: Mapping[str, Any] | None = None,
+    recalled: Sequence[Path] = (),
 ) -> Outcome:
-    """Continue a run where it stopped; `evaluations` is a new total budget."""
-    store = Store.open(run_dir)
-    meta = store.meta
-    data = meta["config"]
+    """Continue a run where it stopped; `evaluations` is a new total budget.
+
+    `llm`: settings of `[llm]` that take the place of the run's.
+    """
+    with sole_writer(run_dir):
+        store = Store.open(run_dir)
+        meta = store.meta
+        data = _renewed(current(meta["config"]), evaluations, time_s, llm or {})
+        config = parse({**data, "definition": meta["definition"]})
+        keys = _keys(config)
+        found = plan(config)
+        if recording := kept(store):
+            found = replace(found, seeds=list(recording.seeds))
+        if found.device != meta["device"]["type"]:
+            raise UserError(
+                f"{run_dir} was measured on {meta['device']['type']}, not {found.device}"
+            )
+        with _pool(found) as pool:
+            moved = pool.facts.get("name") != meta["device"].get("name")
+            store.set_meta({"config": data, "device": {**pool.facts, "type": found.device}})
+            skipped = recall.gather(store, recalled).skipped if recalled else []
+            return _drive(found, store, pool, keys, quiet, search_only, moved, skipped)
+
+
+def _renewed(
+    data: dict[str, Any], evaluations: int | None, time_s: float | None, llm: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A stored configuration with what a resume may change."""
     budget = {**data["budget"], "time_s": time_s}
     if evaluations is not None:
         budget["evaluations"] = evaluations
-    found = plan(parse({**data, "definition": meta["definition"], "budget": budget}))
-    if found.device != meta["device"]["type"]:
-        raise UserError(f"{run_dir} was measured on {meta['device']['type']}, not {found.device}")
-    with _pool(found) as pool:
-        moved = pool.facts.get("name") != meta["device"].get("name")
-        store.set_meta(
-            {"config": {**data, "budget": budget}, "device": {**pool.facts, "type": found.device}}
-        )
-        return _drive(found, store, pool, quiet, search_only, moved)
+    if llm and not data.get("llm"):
+        raise UserError("this run has no section [llm] whose limits could change")
+    return {**data, "budget": budget, **({"llm": {**data["llm"], **llm}} if llm else {})}
+
+
+def _keys(config: RunConfig) -> dict[str, str]:
+    """Keys of models, out of this process's environment before others inherit it.
+
+    UserError for what authors need and is not there: found out before anything starts.
+    """
+    if config.agent is not None:
+        command_of(config.agent, os.environ)
+    return withdraw(config, os.environ)
 
 
 @contextmanager
@@ -146,26 +211,58 @@ def _drive(
     found: Plan,
     store: Store,
     pool: EvaluatorPool,
+    keys: Mapping[str, str],
     quiet: bool,
     search_only: bool,
     moved: bool = False,
+    notes: Sequence[str] = (),
 ) -> Outcome:
     """Search and close. `moved`: to another device, whose latencies do not compare."""
     title = f"{found.definition.name} on {pool.facts.get('name', found.device)}"
     with Display(title, quiet) as display:
-        display.say(f"run {store.run_dir}")
-        engine = Engine(store, found.config, found.definition, found.seeds, pool, display)
-        engine.new_epoch_first = moved
-        with _interrupts(engine, display):
-            reason = engine.run()
+        display.say("\n".join([f"run {store.run_dir}", *notes]))
+        with _proposing(found, store, pool, keys, display) as proposing:
+            engine = Engine(
+                store,
+                found.config,
+                found.definition,
+                found.seeds,
+                pool,
+                display,
+                proposing,
+                player.population(store, found.config, found.definition),
+            )
+            engine.new_epoch_first = moved
+            with _interrupts(engine, display):
+                reason = engine.run()
         if reason == "interrupted":
             display.say(f"interrupted; everything is recorded. evolve resume {store.run_dir}")
+            if proposing is not None and (waiting := proposing.unanswered()):
+                display.say(f"{waiting} prompts have no answer yet; resume asks them again")
             return Outcome(store.run_dir, reason, INTERRUPTED, None)
         display.say(f"search ended: {reason}")
         if search_only:
             return Outcome(store.run_dir, reason, 0, None)
         report = close(found, store, pool, engine, display)
     return Outcome(store.run_dir, reason, 0 if report.get("champion") else 1, report)
+
+
+@contextmanager
+def _proposing(
+    found: Plan, store: Store, pool: EvaluatorPool, keys: Mapping[str, str], display: Display
+) -> Iterator[Proposing | None]:
+    """The run's authors, or None where it has none."""
+    with local_model.reachable(found.config.llm) as llm:
+        authors = hire(found.config, llm, store, keys, os.environ)
+        if not authors:
+            yield None
+            return
+        about = background.load(store.meta, found.definition, cost=pool.cost)
+        proposing = Proposing(store, found.config, found.definition, about, authors, display.say)
+        try:
+            yield proposing
+        finally:
+            proposing.close()
 
 
 def close(
@@ -181,7 +278,7 @@ def close(
     if verified is None:
         display.say("no elite passed verification: no champion")
         return {"champion": None, "entries": []}
-    program, evaluation = verified
+    program, evaluation, replays = verified
     peers = catalog.peers(found.operator, found.definition, found.device)
     entries, workloads = closing.measure(
         pool,
@@ -197,10 +294,12 @@ def close(
             "solution": program.solution.model_dump(mode="json"),
             "verified": True,
             "verification": evaluation.model_dump(mode="json"),
+            "stability": replays.model_dump(mode="json"),
         },
         "entries": entries,
         "workloads": [w.model_dump(mode="json") for w in workloads],
         "evaluators": pool.accounting(),
+        "authors": summarise(store),
     }
     store.set_meta({"report": report})
     output.write(store, store.run_dir, display.say)

@@ -12,6 +12,7 @@ import json
 import sqlite3
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from islands.program import Program
 
 VERSION = 1
 FILE = "run.sqlite"
-Kind = Literal["seed", "search", "remeasure"]
+Kind = Literal["seed", "search", "remeasure", "duplicate"]
+"""Why an evaluation was made; a `duplicate` was built and not run, and no budget counts it."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -166,9 +168,12 @@ class Store:
             raise KeyError(program_id)
         return Program.model_validate_json(_unpack(row[0]))
 
-    def programs(self) -> Iterator[Program]:
-        """All programs in the order proposed."""
-        for (blob,) in self._db.execute("SELECT record FROM programs ORDER BY number"):
+    def programs(self, skip: int = 0) -> Iterator[Program]:
+        """All programs in the order proposed, without the first `skip`."""
+        rows = self._db.execute(
+            "SELECT record FROM programs ORDER BY number LIMIT -1 OFFSET ?", (skip,)
+        )
+        for (blob,) in rows:
             yield Program.model_validate_json(_unpack(blob))
 
     def pending(self) -> list[Program]:
@@ -186,6 +191,15 @@ class Store:
             " GROUP BY island"
         )
         return {island: (count, ordinal) for island, count, ordinal in rows}
+
+    def evaluated_of(self, island: int) -> int:
+        """Evaluations of programs that the island proposed, seeds excepted."""
+        (count,) = self._db.execute(
+            "SELECT COUNT(*) FROM evaluations e JOIN programs p ON p.id = e.program"
+            " WHERE p.island = ? AND p.emitter != 'seed'",
+            (island,),
+        ).fetchone()
+        return int(count)
 
     def evaluated(self, program_id: str, epoch: int | None = None) -> bool:
         """Whether the program has an evaluation of `epoch`, or of any."""
@@ -214,19 +228,23 @@ class Store:
     # -- evaluations --------------------------------------------------------------------------
 
     def record(self, program_id: str, kind: Kind, evaluation: Evaluation) -> int:
-        """Store an evaluation, return its seq. sqlite3.IntegrityError for an epoch's second."""
+        """Store an evaluation, return its seq. sqlite3.IntegrityError for an epoch's second.
+
+        The column `score` holds what compares within an epoch: 0 for a program that only few
+        workloads screened.
+        """
         cursor = self._db.execute(
             "INSERT INTO evaluations (program, epoch, kind, status, score, record, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                program_id, evaluation.epoch, kind, evaluation.status.value, evaluation.score,
-                _pack(evaluation), _now(),
+                program_id, evaluation.epoch, kind, evaluation.status.value,
+                evaluation.score if evaluation.rung == "full" else 0.0, _pack(evaluation), _now(),
             ),
         )  # fmt: skip
         assert cursor.lastrowid is not None
         if self._counts is not None:
             self._counts[kind] += 1
-            if evaluation.epoch == self._counts["epoch"] and kind != "seed":
+            if evaluation.epoch == self._counts["epoch"] and kind in ("search", "remeasure"):
                 self._counts["searched" if kind == "search" else "remeasured"] += 1
         return cursor.lastrowid
 
@@ -236,11 +254,13 @@ class Store:
             "UPDATE evaluations SET niche = ?, outcome = ? WHERE seq = ?", (niche, outcome, seq)
         )
 
-    def evaluations(self) -> Iterator[Row]:
-        """All evaluations in the order recorded."""
+    def evaluations(self, after: int = 0) -> Iterator[Row]:
+        """Evaluations whose seq is greater than `after`, in the order recorded."""
         rows = self._db.execute(
             "SELECT e.seq, e.program, e.epoch, e.kind, p.island, p.emitter, e.record, e.niche,"
-            " e.outcome, e.at FROM evaluations e JOIN programs p ON p.id = e.program ORDER BY e.seq"
+            " e.outcome, e.at FROM evaluations e JOIN programs p ON p.id = e.program"
+            " WHERE e.seq > ? ORDER BY e.seq",
+            (after,),
         )
         for seq, program, epoch, kind, island, emitter, blob, niche, outcome, at in rows:
             evaluation = Evaluation.model_validate_json(_unpack(blob))
@@ -253,7 +273,7 @@ class Store:
         """
         if self._counts is not None:
             return dict(self._counts)
-        found: dict[str, int] = {"seed": 0, "search": 0, "remeasure": 0}
+        found: dict[str, int] = {"seed": 0, "search": 0, "remeasure": 0, "duplicate": 0}
         found.update(self._db.execute("SELECT kind, COUNT(*) FROM evaluations GROUP BY kind"))
         (epoch,) = self._db.execute("SELECT COALESCE(MAX(epoch), -1) FROM epochs").fetchone()
         inside = dict(
@@ -296,6 +316,11 @@ class Store:
             " ON p.id = e.program WHERE e.kind != 'remeasure' GROUP BY p.emitter",
         }
         return dict(self._db.execute(table[column]))
+
+    def by_rung(self) -> dict[str, int]:
+        """Passed evaluations counted by the rung that they reached."""
+        rows = self._db.execute("SELECT record FROM evaluations WHERE status = 'PASSED'")
+        return dict(Counter(json.loads(_unpack(blob)).get("rung", "full") for (blob,) in rows))
 
 
 def _now() -> float:

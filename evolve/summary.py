@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import catalog
+from evolve.authors import report
 from evolve.store import Store
 
 
@@ -28,7 +29,9 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "gain_over_seed": best / seed_best if seed_best else None,
         "niches": niches,
         "by_status": store.by("status"),
+        "by_rung": store.by_rung(),
         "by_emitter": store.by("emitter"),
+        "authors": report.summarise(store),
         "champion": champion["program_id"] if champion else None,
     }
 
@@ -42,7 +45,9 @@ def summary_lines(facts: dict[str, Any]) -> list[str]:
         f"epoch {facts['counts']['epoch']}",
         f"best         {facts['best']:.3f}x anchor{over}, {facts['niches']} niches",
         "by status    " + _counted(facts["by_status"]),
+        "by rung      " + _counted(facts["by_rung"]),
         "by emitter   " + _counted(facts["by_emitter"]),
+        *(report.lines(facts["authors"]) if facts["authors"] else ()),
         f"champion     {facts['champion'] or 'not yet'}",
     ]
 

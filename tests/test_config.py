@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from evolve.config import RunConfig, load, parse
+from evolve.config import RETIRED, RunConfig, current, load, parse
 from evolve.emitters import EMITTERS
 from evolve.errors import UserError
 
@@ -87,6 +87,15 @@ def test_refused_in_one_line_that_names_the_key(data: dict[str, Any], message: s
     with pytest.raises(UserError, match=message) as told:
         parse(data)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("section", "key"), RETIRED)
+def test_a_stored_run_may_hold_keys_that_are_gone(section: str, key: str) -> None:
+    stored = {"operator": "x", section: {key: 1.0}, "seed": 3}
+    assert parse(current(stored)).seed == 3
+    assert stored[section] == {key: 1.0}
+    with pytest.raises(UserError, match=f"unknown config key '{section}.{key}'"):
+        parse(stored)
 
 
 def test_a_scalar_where_a_table_belongs_is_refused(tmp_path: Path) -> None:

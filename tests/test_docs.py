@@ -3,14 +3,18 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 
-from evaluators import catalog, guard, workloads
+from evaluators import catalog, correctness, guard, workloads
 from evaluators.schema import Evaluation
+from evolve.authors.settings import AgentSettings
 from evolve.config import RunConfig, parse
+from evolve.llm.settings import LlmSettings, Model
 from islands.archive import AddStatus, Archive
 from islands.descriptor import describe
 from islands.program import Program
@@ -53,8 +57,6 @@ def test_the_example_operator_is_complete(example: Path) -> None:
     module = catalog.load_module(operator)
     record = definition.model_dump(mode="json")
     for workload in found:
-        import torch
-
         inputs = module.make_inputs(
             record, workload.axes, workload.make, {}, torch.Generator().manual_seed(1), "cpu"
         )
@@ -62,6 +64,14 @@ def test_the_example_operator_is_complete(example: Path) -> None:
         shape = definition.shape_of(definition.outputs["output"], workload.axes)
         assert tuple(output.shape) == shape
         assert min(module.cost(record, workload.axes, workload.make)) > 0
+    for axes, make in module.cases(record):
+        generator = torch.Generator().manual_seed(1)
+        (x,) = module.make_inputs(record, axes, make, {}, generator, "cpu").values()
+        exact, honest = (module.exact(x),), (module.honest(x),)
+        budget = correctness.budget_of(exact, honest, definition, {})
+        assert correctness.compare((module.run(x),), exact, budget, definition).fault == ""
+        wrong = correctness.compare((torch.zeros_like(honest[0]),), exact, budget, definition)
+        assert bool(wrong.fault) == (make["values"] != "zeros")
 
 
 def test_the_example_emitter_proposes(example: Path) -> None:
@@ -81,11 +91,29 @@ def test_the_example_emitter_proposes(example: Path) -> None:
 def test_the_readme_shows_every_setting() -> None:
     """Its configuration parses, names all keys that there are, and has their defaults."""
     text = (ROOT / "README.md").read_text()
-    shown = next(code for kind, code in BLOCK.findall(text) if kind == "toml")
-    data = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", shown, flags=re.MULTILINE))
+    authors, shown = (code for kind, code in BLOCK.findall(text) if kind == "toml")
+    data = uncommented(shown)
     parse(data)
-    assert keys(data) == fields(RunConfig)
+    assert keys(data) == fields(RunConfig) - {"llm", "agent"}
     assert parse(tomllib.loads(shown)) == parse({"operator": data["operator"]})
+
+    data = {"operator": "matmul_bias_gelu", **uncommented(authors)}
+    parse(data)
+    assert keys(data["llm"]) - {"models"} == fields(LlmSettings) - {"models"}
+    assert set(data["llm"]["models"][0]) == fields(Model)
+    assert keys(data["agent"]) == fields(AgentSettings)
+    llm = parse({"operator": "matmul_bias_gelu", **tomllib.loads(authors)}).llm
+    assert llm is not None
+    (model,) = llm.models
+    assert llm == LlmSettings(models=(model,))
+    assert model == Model(name=model.name, base_url=model.base_url)
+    agent = AgentSettings.model_validate(tomllib.loads(authors)["agent"])
+    assert agent == AgentSettings(command=agent.command)
+
+
+def uncommented(toml: str) -> dict[str, Any]:
+    """The block with its commented settings."""
+    return tomllib.loads(re.sub(r"^# (?=\w+ = )", "", toml, flags=re.MULTILINE))
 
 
 def keys(data: dict[str, object]) -> set[str]:

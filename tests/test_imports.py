@@ -22,6 +22,7 @@ RAY_MODULES = {
     "evaluators.worker",
     "evolve.cluster",
     "evolve.engine",
+    "evolve.player",
     "evolve.pool",
     "evolve.population",
 }

@@ -31,9 +31,12 @@ _SEARCH = re.compile(r"^\s*<{5,9}\s*SEARCH\b>?[ \t]*(?P<path>\S*)\s*$")
 _REPLACE = re.compile(r"^\s*>{5,9}\s*REPLACE\s*$")
 _DIVIDER = re.compile(r"^\s*={7}\s*$")
 _SLOPPY_DIVIDER = re.compile(r"^\s*={5,9}\s*$")
-_FENCE = re.compile(r"^(?P<indent>\s*)(?P<mark>`{3,}|~{3,})\s*(?P<info>[^`]*)$")
+_FENCE = re.compile(r"^(?P<indent>\s*)(?P<mark>`{3,}|~{3,})(?P<info>[^`]*)$")
 _PATH = re.compile(r"[\w./+-]+\.(?:py|cu|cuh|cpp|cc|c|h|hpp)")
 _NOT_CODE = frozenset({"bash", "sh", "shell", "console", "text", "txt", "output", "json", "diff"})
+
+DIVIDERS = 32
+"""Most lines of a block that may be its divider: each is a way to read it."""
 
 Lines = tuple[str, ...]
 
@@ -119,6 +122,8 @@ def blocks(answer: str, paths: Sequence[str]) -> tuple[Block, ...] | Rejected:
         dividers = _dividers(body)
         if not dividers:
             return _format(f"Block {number} has no line `=======` between SEARCH and REPLACE.")
+        if len(dividers) > DIVIDERS:
+            return _format(f"Block {number} has more than {DIVIDERS} lines `=======`.")
         named = _named(start["path"], paths) or _path_before(lines, at, paths)
         found.append(Block(named, body, dividers))
         at = end + 1
@@ -162,6 +167,23 @@ def code(answer: str) -> str | Rejected:
     if not text.strip():
         return Rejected(Problem.EMPTY_RESULT, "The code block is empty.")
     return text + "\n"
+
+
+def prose(answer: str) -> str:
+    """The answer without its code blocks and SEARCH/REPLACE blocks; an open one goes to the end."""
+    lines = lines_of(answer)
+    kept: list[str] = []
+    at = 0
+    while at < len(lines):
+        end: int | None = at
+        if fence := _FENCE.match(lines[at]):
+            end = _end_of_fence(lines, at + 1, fence["mark"])
+        elif _SEARCH.match(lines[at]):
+            end = next((i for i in range(at + 1, len(lines)) if _REPLACE.match(lines[i])), None)
+        else:
+            kept.append(lines[at])
+        at = len(lines) if end is None else end + 1
+    return "\n".join(kept)
 
 
 def _format(reason: str) -> Rejected:
@@ -209,7 +231,7 @@ def _path_before(lines: list[str], at: int, paths: Sequence[str]) -> str | None:
 
 def _named(text: str, paths: Sequence[str]) -> str | None:
     """The path that a line consists of, comment marks and emphasis aside."""
-    bare = re.sub(r"^(?:[#/*\s`-]|(?i:file(?:name)?|path)\s*:)+|[`*:\s]+$", "", text)
+    bare = re.sub(r"^(?:[#/*\s`-]|(?i:file(?:name)?|path)\s*:)+", "", text).rstrip("`*: \t\r")
     return bare if bare in paths or _PATH.fullmatch(bare) else None
 
 

@@ -11,12 +11,17 @@ from evolve.exchanges import Exchange, Mode, Verdict
 from evolve.llm.answer import Rejected
 from evolve.llm.answer import code as only_code
 from evolve.llm.diff import apply
+from evolve.llm.listing import fenced
 from evolve.store import Store
 from islands.program import Program, program_id
 
 NOTE = 160
 """Most characters of a note kept with a program."""
-_CHANGE = re.compile(r"^\W*CHANGE\W*:\W*(?P<note>\S.*)$", re.MULTILINE)
+SHOWN = 8000
+"""Most characters of an unusable answer that it is returned with."""
+REASON = 4000
+"""Most characters of the reason why it is unusable."""
+_CHANGE = re.compile(r"^[^\w\n]*CHANGE[^\w\n]*:\W*(?P<note>\S.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,26 @@ def judge(answer: str, exchange: Exchange, store: Store, definition: Definition)
         note=f"{exchange.mode.value}: {note}",
     )
     return Judged(Verdict.QUEUED, note, program=program)
+
+
+def again(prompt: str, answer: str, reason: str) -> str:
+    """The prompt that returns an unusable answer to whoever gave it, with the reason, for once."""
+    shown, reason = _cut(answer, SHOWN), _cut(reason.strip(), REASON)
+    return "\n\n".join(
+        [
+            prompt.rstrip(),
+            "# Your first answer could not be used",
+            reason,
+            "It was:",
+            fenced(shown.strip("\n"), "text"),
+            "Answer once more, in the same form. Your answer applies to the program as it stands "
+            "above, not to what your first answer made of it.\n",
+        ]
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}\n... (cut)"
 
 
 def note_of(answer: str) -> str:

@@ -25,24 +25,29 @@ VENDORS = {"metax": "maca", "maca": "maca"}
 
 @dataclass(frozen=True)
 class Background:
-    """`notes` is Markdown; `idioms` are list items, the most important first.
-
-    `tolerances`: output name or dtype -> (largest error over the reference's RMS, share of elements
-    that may exceed it).
-    """
+    """`notes` is Markdown; `idioms` are list items, the most important first."""
 
     notes: str = ""
     idioms: Mapping[Language, tuple[str, ...]] = field(default_factory=dict)
     vendor: tuple[str, ...] = ()
-    tolerances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     cost: Callable[[Workload], Cost] | None = None
 
 
-def load(meta: Mapping[str, Any], definition: Definition, root: Path | None = None) -> Background:
-    """The background of a run. Imports the operator, and so torch. CatalogError when it is gone."""
+def load(
+    meta: Mapping[str, Any],
+    definition: Definition,
+    root: Path | None = None,
+    cost: Callable[[Workload], Cost] | None = None,
+) -> Background:
+    """The background of a run. CatalogError when its operator is gone.
+
+    Without `cost` the operator is imported for it, and with it torch.
+    """
     root = root or catalog.ROOT
     operator = catalog.load_operator(str(meta["operator"]), root)
-    module = catalog.load_module(operator)
+    if cost is None:
+        module = catalog.load_module(operator)
+        cost = partial(_cost, module.cost, definition.model_dump(mode="json"))
     pages = root / "docs" / "knowledge"
     name = str(meta["device"].get("name", "")).lower()
     vendor = next((page for mark, page in VENDORS.items() if mark in name), None)
@@ -50,8 +55,7 @@ def load(meta: Mapping[str, Any], definition: Definition, root: Path | None = No
         notes=_text(operator.folder / "notes.md"),
         idioms={x: bullets(_text(pages / f"{page}.md")) for x, page in IDIOMS.items()},
         vendor=bullets(_text(pages / f"{vendor}.md")) if vendor else (),
-        tolerances=module.TOLERANCES,
-        cost=partial(_cost, module.cost, definition.model_dump(mode="json")),
+        cost=cost,
     )
 
 

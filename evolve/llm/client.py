@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evolve.errors import UserError
+from evolve.llm.breaker import State
 from evolve.llm.endpoint import Endpoint
 from evolve.llm.exchange import Answer, Prompt, Reason, Refused, Usage, clean
 from evolve.llm.reply import Reply
 from evolve.llm.retry import Fault, retrying
-from evolve.llm.settings import LlmSettings, Model
+from evolve.llm.settings import LlmSettings, key_of
 from evolve.llm.spend import Reservation, Spend
 
 SECRET_LENGTH = 8
@@ -65,7 +65,7 @@ class Client:
         self._settings = settings
         self.spend = spend or Spend(settings.max_cost, settings.max_tokens)
         self._rng = rng or np.random.default_rng()
-        keys = {model.name: _key(model, environ) for model in settings.models}
+        keys = {model.name: key_of(model, environ) for model in settings.models}
         self._secrets = sorted(
             {key for key in keys.values() if key and len(key) >= SECRET_LENGTH}, key=len
         )[::-1]
@@ -99,6 +99,10 @@ class Client:
     def pauses(self) -> dict[str, float]:
         """Seconds that each model still rests after failures; 0.0 for one that can be asked."""
         return {name: e.breaker.pause_left for name, e in self._endpoints.items()}
+
+    def failing(self) -> dict[str, bool]:
+        """Whether each model is resting, or has rested and not answered since."""
+        return {n: e.breaker.state is not State.CLOSED for n, e in self._endpoints.items()}
 
     def close(self) -> None:
         """Ends all calls (`CLOSED`) and the thread; does nothing the second time.
@@ -252,17 +256,3 @@ def _judge(endpoint: Endpoint, fault: Fault | None) -> None:
         breaker.abandon()
     else:
         breaker.failure()
-
-
-def _key(model: Model, environ: Mapping[str, str]) -> str | None:
-    """The model's key from the environment; messages name the variable only."""
-    if model.key_env is None:
-        return None
-    key = environ.get(model.key_env, "").strip()
-    if not key:
-        raise UserError(
-            f"model {model.name!r} needs its key in the environment variable {model.key_env}"
-        )
-    if not key.isascii() or not key.isprintable():
-        raise UserError(f"the key in {model.key_env} has characters that cannot be sent")
-    return key

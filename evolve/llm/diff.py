@@ -23,6 +23,8 @@ from evolve.llm.exchange import clean
 from evolve.llm.matching import Match, describe_miss, matches, nearest
 
 Form = Literal["edits", "rewrite"]
+PROBLEMS = 5
+"""Most blocks whose trouble is told: finding the nearest lines takes long."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ def _apply_blocks(answer: str, documents: dict[str, Document]) -> Applied | Reje
     problems: list[Rejected] = []
     repaired = 0
     for number, block in enumerate(found, 1):
+        if len(problems) == PROBLEMS:
+            rest = f"{len(found) - number + 1} further blocks were not looked at."
+            problems.append(Rejected(problems[0].problem, rest))
+            break
         place = _place(block, documents)
         if isinstance(place, Rejected):
             problems.append(Rejected(place.problem, f"Block {number}: {place.reason}"))

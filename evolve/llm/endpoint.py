@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import httpx2
@@ -42,6 +44,7 @@ class Endpoint:
             base_url=model.base_url,
             timeout=openai.Timeout(stall, connect=min(CONNECT_S, stall)),
             max_retries=0,
+            http_client=_past_proxies() if _is_here(model.base_url) else None,
         )
 
     def new_reply(self) -> Reply:
@@ -109,6 +112,20 @@ class Endpoint:
         if model.extra:
             request["extra_body"] = dict(model.extra)
         return request
+
+
+def _past_proxies() -> openai.DefaultAsyncHttpxClient:
+    """A proxy that the environment names cannot reach what this machine alone can."""
+    return openai.DefaultAsyncHttpxClient(trust_env=False)
+
+
+def _is_here(url: str) -> bool:
+    """Whether the endpoint is on this machine's loopback."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _of_status(error: openai.APIStatusError) -> Fault:

@@ -32,17 +32,21 @@ class Section:
     joint: str = "\n\n"  # between items
 
 
+class TooFewTokens(UserError):
+    """The parts of a prompt that are always there do not fit its budget."""
+
+
 def tokens_of(text: str) -> int:
     """Estimated tokens of a text, rounded up."""
     return -(-len(text) // CHARS_PER_TOKEN)
 
 
 def fit(sections: Sequence[Section], tokens: int) -> str:
-    """The prompt, at most `tokens` long. UserError when the required sections alone are longer."""
+    """The prompt, at most `tokens` long. TooFewTokens when the required sections are longer."""
     limit = tokens * CHARS_PER_TOKEN
     page = _Page([s for s in sections if s.items or s.lead])
     if page.size > limit:
-        raise UserError(
+        raise TooFewTokens(
             f"--tokens {tokens} is too small: the task and its program alone take "
             f"{-(-page.size // CHARS_PER_TOKEN)}"
         )

@@ -10,15 +10,17 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from evaluators import tunables
-from evaluators.schema import Definition, Language, Workload
-from evolve.config import parse
-from evolve.exchanges import Exchange, Exchanges, Reply, Verdict
+from evaluators.schema import Definition, Language, Status, Workload
+from evolve.config import current, parse
+from evolve.exchanges import ATTEMPTS, Exchange, Exchanges, Reply, Verdict
 from evolve.store import Row, Store
 from islands.archive import Archive, Elite
 from islands.descriptor import describe
+from islands.niche import Niche
 from islands.program import Program
 from islands.selection import ranked
 
@@ -44,14 +46,23 @@ class Attempt:
 
 
 class History:
-    """A store as it is now; later changes to the store do not show."""
+    """A store as it is now; later changes to the store do not show.
 
-    def __init__(self, store: Store) -> None:
+    `earlier`: a history of the same store, of which all that cannot change is taken over: making
+    the next one then costs what is new.
+    """
+
+    def __init__(self, store: Store, earlier: History | None = None) -> None:
         self.meta: dict[str, Any] = store.meta
-        self.config = parse(self.meta["config"])
+        self.config = parse(current(self.meta["config"]))
         self.definition = Definition.model_validate(self.meta["definition_record"])
-        self.programs: dict[str, Program] = {p.id: p for p in store.programs()}
-        self.rows: list[Row] = list(store.evaluations())
+        self.programs: dict[str, Program] = dict(earlier.programs) if earlier else {}
+        self.programs |= {p.id: p for p in store.programs(skip=len(self.programs))}
+        known = list(takewhile(lambda r: r.status_in_archive, earlier.rows)) if earlier else []
+        self.rows: list[Row] = [*known, *store.evaluations(known[-1].seq if known else 0)]
+        self._niches: dict[int, Niche] = earlier._niches if earlier else {}
+        self._asked: list[Exchange] = earlier._asked if earlier else []
+        self._told: dict[str, list[Reply]] = earlier._told if earlier else {}
         self.epoch = max((r.epoch for r in self.rows if r.evaluation.passed), default=0)
         found = store.epochs().get(self.epoch, [])
         self.workloads: dict[str, Workload] = {w.uuid: w for w in found}
@@ -70,8 +81,13 @@ class History:
             program = self.programs[row.program_id]
             everybody = program.emitter == "seed"
             for at in range(len(archives)) if everybody else [program.island % len(archives)]:
-                archives[at].add(program, row.evaluation, describe(program, row.evaluation))
+                archives[at].add(program, row.evaluation, self._niche(program, row))
         return archives
+
+    def _niche(self, program: Program, row: Row) -> Niche:
+        if row.seq not in self._niches:
+            self._niches[row.seq] = describe(program, row.evaluation)
+        return self._niches[row.seq]
 
     # -- elites -------------------------------------------------------------------------------
 
@@ -102,9 +118,9 @@ class History:
 
     def gain(self, program_id: str, over: str) -> float | None:
         """Ratio of the scores in the latest epoch that measured both; None where there is none."""
-        mine = {r.epoch: r for r in self._by_program.get(program_id, []) if r.evaluation.passed}
+        mine = {r.epoch: r for r in self._by_program.get(program_id, []) if _whole(r)}
         for row in reversed(self._by_program.get(over, [])):
-            if row.evaluation.passed and row.epoch in mine:
+            if _whole(row) and row.epoch in mine:
                 return mine[row.epoch].evaluation.score / row.evaluation.score
         return None
 
@@ -163,14 +179,30 @@ class History:
     def failures(self, keep: Callable[[Program], bool]) -> list[tuple[Program, Row]]:
         """Programs that failed and for which `keep` holds, the latest first."""
         pairs = ((self.programs[row.program_id], row) for row in reversed(self.rows))
-        return [(p, row) for p, row in pairs if not row.evaluation.passed and keep(p)]
+        fine = (Status.PASSED, Status.DUPLICATE)
+        return [(p, row) for p, row in pairs if row.evaluation.status not in fine and keep(p)]
+
+    def asked(self) -> list[Exchange]:
+        """All exchanges of the store as it is at this moment, in the order asked."""
+        latest = self._asked[-1].number if self._asked else -1
+        self._asked = [*self._asked, *self.exchanges.all(after=latest)]
+        return self._asked
+
+    def replies(self, exchange: str) -> list[Reply]:
+        """Answers to one exchange; closed exchanges are read once."""
+        if exchange not in self._told:
+            replies = self.exchanges.replies(exchange)
+            closed = len(replies) >= ATTEMPTS or any(r.verdict is Verdict.QUEUED for r in replies)
+            if not closed:
+                return replies
+            self._told[exchange] = replies
+        return self._told[exchange]
 
     def attempts(self) -> list[Attempt]:
         """Answered exchanges, the latest first; unusable answers included."""
         found = []
-        for exchange in reversed(self.exchanges.all()):
-            replies = self.exchanges.replies(exchange.id)
-            if replies:
+        for exchange in reversed(self.asked()):
+            if replies := self.replies(exchange.id):
                 reply = replies[-1]
                 queued = reply.verdict is Verdict.QUEUED and reply.program is not None
                 row = self.last(reply.program or "") if queued else None
@@ -186,6 +218,11 @@ class History:
             else (Language.TRITON, Language.TILELANG, Language.CUDA)
         )
         return tuple(x for x in able if not self.config.languages or x in self.config.languages)
+
+
+def _whole(row: Row) -> bool:
+    """Whether the row's score compares: one stopped at the screen is of few workloads."""
+    return row.evaluation.passed and row.evaluation.rung == "full"
 
 
 _ERROR = re.compile(r"error|exception|assert|not allowed|refused|exceed", re.IGNORECASE)

@@ -65,14 +65,14 @@ def mode_of(seed: int, number: int) -> Mode:
     return ROUND[int(order[at])]
 
 
-def choose(history: History, number: int, wanted: Mode | None = None) -> Task:
+def choose(history: History, number: int, wanted: Mode | None = None, draw: int = 0) -> Task:
     """The task of exchange `number`; a mode that has nothing to work on gives way to a diff.
 
-    ValueError when no program of the run has passed.
+    `draw`: another one gives another parent. ValueError when no program of the run has passed.
     """
     seed, count = history.config.seed, history.config.islands.count
     mode, island = wanted or mode_of(seed, number), number % count
-    rng = np.random.default_rng([seed, STREAM, number, count])
+    rng = np.random.default_rng([seed, STREAM, number, count, *([draw] if draw else [])])
     archive = history.archive(island)
     elite = _parent(archive, rng)
     task: Task | None = None
@@ -108,7 +108,7 @@ def _repair(history: History, number: int, island: int) -> Task | None:
 
     Code that passes with other numbers is left alone: the tuner finds those by itself.
     """
-    taken = {e.parents[0] for e in history.exchanges.all() if e.mode is Mode.REPAIR}
+    taken = {e.parents[0] for e in history.exchanges.by_mode(Mode.REPAIR)}
     working = history.passed_templates()
 
     def worth(program: Program) -> bool:

@@ -8,6 +8,7 @@ meets the sections is decided here. Equal stores give equal prompts: no times, n
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from evolve.exchanges import Exchange
 from evolve.llm import sections, wording
@@ -28,11 +29,12 @@ def build(
     emitter: str,
     tokens: int = TOKENS,
     as_file: bool = True,
+    learned: Sequence[Section] = (),
 ) -> Exchange:
     """The exchange that asks for `task`; nothing is stored.
 
-    `as_file`: the prompt names the file that the answer belongs in. UserError when `tokens` is too
-    small for the parts that are always there.
+    `as_file`: the prompt names the file that the answer belongs in. `learned`: sections of plans
+    and insights. UserError when `tokens` is too small for the parts that are always there.
     """
     name = exchange_id(task)
     page = [
@@ -41,7 +43,7 @@ def build(
             REQUIRED,
             ((_opening(history, task),),),
         ),
-        sections.interface(history, task, background),
+        sections.interface(history, task),
         sections.notes(background),
         sections.device(history),
         sections.program(history, task),
@@ -52,6 +54,7 @@ def build(
         sections.lineage(history, task),
         sections.elites(history, task),
         sections.elites_code(history, task),
+        *learned,
         sections.earlier(history),
         sections.failures(history, task),
         sections.idioms(task, background),

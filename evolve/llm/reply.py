@@ -10,6 +10,8 @@ from evolve.llm.exchange import Reason, clean
 
 FRAME_BYTES = 65_536
 """Room for what surrounds an answer's text in one JSON document."""
+MOST_TOKENS = 10**9
+"""Of one request; an endpoint that reports more reports nonsense."""
 
 
 class Unreadable(Exception):
@@ -151,7 +153,8 @@ class Reply:
     def _take_usage(self, usage: Any) -> None:
         if isinstance(usage, dict):
             tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-            if all(type(count) is int and count >= 0 for count in tokens) and any(tokens):
+            known = (type(count) is int and 0 <= count <= MOST_TOKENS for count in tokens)
+            if all(known) and any(tokens):
                 self.usage = (int(tokens[0] or 0), int(tokens[1] or 0))
 
 

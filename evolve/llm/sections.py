@@ -22,8 +22,9 @@ PRIORITY = {
     name: place
     for place, name in enumerate(
         (
-            "device", "measurements", "partner", "own change", "idioms of a translation",
-            "earlier answers", "failures", "notes", "elites", "idioms", "lineage", "elites' code",
+            "device", "measurements", "plan", "partner", "own change", "idioms of a translation",
+            "earlier answers", "insights", "failures", "notes", "recalled", "elites", "idioms",
+            "lineage", "elites' code",
         ),
         1,
     )
@@ -43,16 +44,8 @@ def device(history: History) -> Section:
     return Section("Device", PRIORITY["device"], (("\n".join(lines),),))
 
 
-def interface(history: History, task: Task, background: Background) -> Section:
-    lines = facts.interface_lines(history.definition, task.language)
-    for name, spec in history.definition.outputs.items():
-        bound = background.tolerances.get(name) or background.tolerances.get(spec.dtype)
-        if bound:
-            share = f" (a share of {bound[1]:g} may exceed it)" if bound[1] else ""
-            lines.append(
-                f"Tolerance of `{name}`: the largest error over the reference's RMS is at most "
-                f"{bound[0]:g}{share}; sums in float32."
-            )
+def interface(history: History, task: Task) -> Section:
+    lines = [*facts.interface_lines(history.definition, task.language), wording.RIGHT]
     text = history.definition.description or ""
     return Section(f"Interface: {history.definition.name}", REQUIRED, (("\n".join(lines),),), text)
 
@@ -217,6 +210,18 @@ def earlier(history: History) -> Section:
     )
 
 
+def asked_before(times: int) -> Section:
+    """Says that this very task was given out before: equal prompts get equal answers."""
+    if not times:
+        return Section("", PRIORITY["plan"], ())
+    text = (
+        f"This task was given out {times} time{'s' * (times > 1)} before, to others who saw the "
+        "same program; some may be at work now. Leave the most obvious idea to them, and take one "
+        "that they would not think of first."
+    )
+    return Section("Others at work", PRIORITY["plan"], ((text,),))
+
+
 def rules(history: History, task: Task) -> Section:
     kind = str(history.meta["device"].get("type", "cuda"))
     return Section("Rules", REQUIRED, (("\n".join(wording.rules(task.language, kind)),),))
@@ -242,6 +247,8 @@ def attempt_text(history: History, attempt: Attempt) -> str:
 
 
 def _passed(history: History, exchange: Exchange, row: Row) -> str:
+    if row.evaluation.rung == "screen":
+        return f"PASSED, but clearly slower than the elite of {row.niche} on the first workloads"
     text = f"PASSED, {row.evaluation.score:.3f}x the anchor"
     gain = history.gain(row.program_id, exchange.parents[0])
     if gain:

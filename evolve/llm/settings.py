@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from evaluators.schema import Record
+from evolve.errors import UserError
 
+OWN_SERVER = "http://127.0.0.1:0/v1"
+"""Stands for a server that the run starts for itself on a free port: `evolve.local_model`."""
 OURS = frozenset({"model", "messages", "stream", "stream_options", "max_tokens", "n"})
 """Request fields that the client sets itself: budgets and reading depend on them."""
 
@@ -42,7 +46,8 @@ class Model(Record):
     def _plain_url(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            fits = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            fits = fits and (parts.port != 0 or url == OWN_SERVER)
         except ValueError:
             fits = False
         if not fits or any(c.isspace() for c in url):
@@ -65,6 +70,23 @@ class Model(Record):
         return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
 
 
+def key_of(model: Model, environ: Mapping[str, str]) -> str | None:
+    """The model's key from `environ`, None when it wants none.
+
+    UserError when it is missing or cannot be sent; messages name the variable only.
+    """
+    if model.key_env is None:
+        return None
+    key = environ.get(model.key_env, "").strip()
+    if not key:
+        raise UserError(
+            f"model {model.name!r} needs its key in the environment variable {model.key_env}"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise UserError(f"the key in {model.key_env} has characters that cannot be sent")
+    return key
+
+
 class LlmSettings(Record):
     """How models are asked.
 
@@ -75,6 +97,11 @@ class LlmSettings(Record):
     `breaker_max_s`.
     `max_cost` (USD) and `max_tokens` (input and output) are hard limits for the run. An answer
     longer than `max_answer_bytes` is refused while it arrives.
+
+    Prompts are at most `prompt_tokens` long. After `patience` exchanges in a row that gave no new
+    program the models are asked no more. Before every `batch` exchanges of an island a model plans
+    them, and sums them up afterwards (0: neither). `evaluation_cost` is what an evaluation is worth
+    in USD: the larger, the less prices decide which model and mode is used.
     """
 
     models: tuple[Model, ...] = Field(min_length=1)
@@ -90,6 +117,10 @@ class LlmSettings(Record):
     max_cost: float | None = Field(default=None, gt=0)
     max_tokens: int | None = Field(default=None, gt=0)
     max_answer_bytes: int = Field(default=262_144, ge=1024)
+    prompt_tokens: int = Field(default=12_000, ge=1000)
+    patience: int = Field(default=40, ge=1)
+    batch: int = Field(default=6, ge=0)
+    evaluation_cost: float = Field(default=0.01, gt=0)
 
     @model_validator(mode="after")
     def _names_differ(self) -> LlmSettings:

@@ -67,6 +67,13 @@ class Spend:
         with self._lock:
             return not self._exceeds(tokens, cost)
 
+    def limit(self, tokens: int, cost: float) -> str:
+        """`tokens` or `cost`, whichever limit keeps such a request from ever fitting, or empty."""
+        with self._lock:
+            if self._spent.tokens + tokens > self._max_tokens:
+                return "tokens"
+            return "cost" if self._spent.cost + cost > self._max_cost else ""
+
     def settle(self, reservation: Reservation, usage: Usage) -> None:
         """Replaces a reservation by what was used. KeyError when it was settled before."""
         with self._lock:

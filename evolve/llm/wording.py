@@ -49,6 +49,13 @@ SCORE = (
     "shown. Small gains count when they exceed the noise."
 )
 
+RIGHT = (
+    "Right means: on every workload, and on edge cases such as sizes around tiles and large or "
+    "equal values, the error against the exact result is no larger than about that of a plain "
+    "implementation which takes its operands as given and sums in float32; and two calls on equal "
+    "inputs agree."
+)
+
 RULES = (
     "- The kernel is {language}, complete in itself. No library may do the work.",
     "- Do the work on the device, on the current stream, in each call: no own streams, events, "
@@ -82,7 +89,8 @@ TUNABLES = {
 _CHANGE = (
     "Begin with one line `CHANGE: what you change and why it should help` (at most 160 characters; "
     "it is kept with the program and shown to whoever works on it next). A short explanation may "
-    "follow.\n\n"
+    "follow, and one line `INSIGHT: what others should know about this kernel or device`, kept for "
+    "later prompts.\n\n"
 )
 _NEW_FILE = """\
 Answer with the complete file in exactly one fenced code block.

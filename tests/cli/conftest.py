@@ -38,7 +38,6 @@ count = 2
 
 [evaluator]
 samples = 3
-min_time_ms = 0.2
 latency_s = 0.3
 """
 

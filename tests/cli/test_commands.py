@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from evolve import closing
 from tests.cli.conftest import BUDGET, Evolve, Finished, Stopped
 
 COMMANDS = ("run", "resume", "status", "list", "export", "verify", "plot")
@@ -123,53 +122,6 @@ def test_a_moved_run_is_read_where_it_is(
 ) -> None:
     moved = shutil.copytree(finished.run_dir, tmp_path / "moved")
     assert evolve("status", moved, "--json").document["run"] == str(moved)
-
-
-# -- verify ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def short_of_effort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer latency samples than a person wants: these tests look at verdicts, not at numbers."""
-    monkeypatch.setattr(closing, "FINAL_SAMPLES", 0.1)
-
-
-@pytest.mark.usefixtures("short_of_effort")
-def test_verify_a_run_on_other_workloads(evolve: Evolve, finished: Finished) -> None:
-    arguments = ("--device", "cpu", "--no-peers", "--seed", 7, "--json")
-    called = evolve("verify", finished.run_dir, *arguments)
-    assert called.code == 0, called.err
-    found = called.document
-    assert found["passed"]
-    assert found["entries"][0]["role"] == "champion"
-    before = finished.called.document["report"]["champion"]["verification"]["results"]
-    drawn = {row["workload"] for row in found["unseen"]["results"]}
-    assert drawn - {row["workload"] for row in before}
-
-
-@pytest.mark.usefixtures("short_of_effort")
-def test_verify_an_exported_folder(evolve: Evolve, finished: Finished) -> None:
-    champion = finished.run_dir / "champion"
-    called = evolve("verify", champion, "--device", "cpu", "--no-peers", "--quiet")
-    assert called.code == 0, called.err
-    assert "PASSED" in called.out
-    assert "tokens=512" in called.out
-    assert not called.err
-
-
-def test_verify_of_a_solution_file_with_a_wrong_kernel_fails(
-    evolve: Evolve, finished: Finished, tmp_path: Path
-) -> None:
-    solution = json.loads((finished.run_dir / "champion" / "solution.json").read_text())
-    source = solution["sources"][0]
-    assert "0.044715f" in source["content"]
-    source["content"] = source["content"].replace("0.044715f", "0.5f")
-    (tmp_path / "solution.json").write_text(json.dumps(solution))
-    called = evolve("verify", tmp_path / "solution.json", "--device", "cpu", "--json")
-    assert called.code == 1
-    assert not called.document["passed"]
-    assert called.document["status"] == "INCORRECT_NUMERICAL"
-    assert called.document["log"]
 
 
 # -- without a GPU --------------------------------------------------------------------------------

@@ -77,7 +77,9 @@ def test_ask_tell_resume_ask_again(evolve: Evolve, run_dir: Path, tmp_path: Path
     called = evolve("ask", run_dir, "-n", 3, "--mode", "diff", "--out", mail, "--json")
     assert called.code == 0, called.err
     right, wrong, unusable = called.document["asked"]
-    answer(right, "two sums", SUM, "sum[r][c] = sum[r][c] + packed[p * TILE_N + c] * value;")
+    # Halved and doubled: the same numbers, and not the same machine code as the parent's.
+    halved = "sum[r][c] += (0.5f * value) * (2.0f * packed[p * TILE_N + c]);"
+    answer(right, "two factors", SUM, halved)
     answer(wrong, "off by one", SUM, "sum[r][c] += value * packed[p * TILE_N + c] + 1.0f;")
     answer(unusable, "nowhere", "sum[i][j]", "0")
 
@@ -100,12 +102,13 @@ def test_ask_tell_resume_ask_again(evolve: Evolve, run_dir: Path, tmp_path: Path
     assert facts["by_emitter"]["mailbox"] == 2
 
     after = {a["id"]: a for a in evolve("tell", moved, mail, "--json").document["answers"]}
-    assert after[right["id"]]["state"] == "PASSED"
-    assert after[right["id"]]["gain"] > 0
+    assert after[right["id"]]["state"] == "PASSED", after[right["id"]]
+    # It is measured in full where the first workloads do not say that it is clearly slower.
+    assert (after[right["id"]]["gain"] is None) == (after[right["id"]]["rung"] == "screen")
     assert after[wrong["id"]]["state"] == "INCORRECT_NUMERICAL"
     assert after[wrong["id"]]["log"]
     text = evolve("prompt", moved).out
-    assert f"{right['id']} (two sums): PASSED" in text
+    assert f"{right['id']} (two factors): PASSED" in text
     assert f"{wrong['id']} (off by one): INCORRECT_NUMERICAL" in text
     repair = evolve("prompt", moved, "--mode", "repair", "--json").document
     assert repair["parents"] == [after[wrong["id"]]["program"]]

@@ -9,7 +9,7 @@ import ray
 
 from benchmarks.noop_evaluator import NoOpEvaluator
 from evaluators.anchor import AnchorError
-from evaluators.schema import Evaluation, Solution, Status, Workload
+from evaluators.schema import Evaluation, Replays, Solution, Status, Workload
 
 
 class Reliable(NoOpEvaluator):
@@ -50,6 +50,19 @@ class FailsVerification(Reliable):
             self._failures -= 1
             return self.failed("wrong beyond 64 tokens")
         return super().evaluate(solution, **options)
+
+
+class Unstable(Reliable):
+    """The first `failures` programs that are replayed fail three calls."""
+
+    def __init__(self, slots: int = 1, delay_s: float = 0.0, failures: int = 1) -> None:
+        super().__init__(slots, delay_s)
+        self._failures = failures
+
+    def replay(self, solution: Solution, calls: int, trusted: bool = False) -> Replays:
+        self._failures -= 1
+        wrong = ("[B1 L17] output 'y' is off",) * 3 if self._failures >= 0 else ()
+        return Replays(device="cpu", calls=calls, failures=wrong)
 
 
 class DiesOf(Reliable):

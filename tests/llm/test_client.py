@@ -132,10 +132,33 @@ def test_the_request_is_as_configured(
     assert ("max_tokens" in body) == ("output_limit" not in changes)
 
 
+@pytest.mark.parametrize("reported", [10**400, -1, 2.5, "7", None])
+def test_usage_that_cannot_be_is_replaced_by_the_upper_bound(start: Start, reported: Any) -> None:
+    body = {
+        "choices": [{"index": 0, "message": {"content": "text"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 20, "completion_tokens": reported},
+    }
+    client, _ = start(document(body))
+    answer = answered(ask(client))
+    assert answer.usage.estimated
+    assert answer.usage.input_tokens == PROMPT.most_tokens
+    assert client.spend.totals.tokens == answer.usage.tokens
+
+
 def test_usage_is_not_asked_of_an_endpoint_that_refuses_it(start: Start) -> None:
     client, server = start(answers("x"), model={"ask_usage": False})
     answered(ask(client))
     assert "stream_options" not in server.requests[0].body
+
+
+def test_a_server_on_this_machine_is_asked_past_a_proxy(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    client, server = start(answers("here"))
+    assert answered(ask(client)).text == "here"
+    assert len(server.requests) == 1
 
 
 def test_an_endpoint_without_key_never_gets_one(

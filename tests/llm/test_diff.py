@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evaluators.schema import SourceFile
 from evolve.llm.answer import Problem, Rejected
+from evolve.llm.answering import again, note_of
 from evolve.llm.diff import Applied, apply
+from evolve.llm.insights import told
 
 SOURCE = """\
 import triton
@@ -406,3 +410,42 @@ def test_a_long_source_and_a_long_miss_stay_quick() -> None:
     source = file("".join(f"    value_{i} = compute({i})\n" for i in range(4000)))
     answer = block("".join(f"    value_{i} = compete({i})\n" for i in range(1000, 1100)), "x\n")
     assert "lines 1001-1100" in rejected(answer, source, problem=Problem.MISS)
+
+
+JUNK = 60_000
+"""Characters of an answer that a looping model gives without effort."""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "\n" * JUNK,
+        "-\n" * (JUNK // 2),
+        "```py\n" * (JUNK // 6),
+        "```" + " " * JUNK + "`\n```\n",
+        ":" * JUNK + "x\n```\nfoo\n```\n",
+        " " * JUNK + "x\n```\nfoo\n```\n",
+        "INSIGHT" + " " * JUNK,
+        "CHANGE:" + "\n" * JUNK,
+        "<<<<<<< SEARCH\n" * (JUNK // 15),
+        "<<<<<<< SEARCH\n" + "=======\n" * (JUNK // 8) + ">>>>>>> REPLACE\n",
+        "".join(block(f"int a{i} = {i};\n", "int b;\n") for i in range(JUNK // 80)),
+    ],
+    ids=lambda text: repr(text[:12]),
+)
+def test_junk_is_read_quickly(answer: str) -> None:
+    started = time.process_time()
+    found = apply(answer, [file(SOURCE * 60)])
+    note_of(answer)
+    told(answer)
+    assert time.process_time() - started < 1.5
+    reason = found.reason if isinstance(found, Rejected) else ""
+    assert len(again("The prompt.", answer, reason)) < 20_000
+
+
+def test_what_an_answer_says_in_code_is_not_told() -> None:
+    said = "INSIGHT: a point about the cache"
+    kept = "INSIGHT 1: two stages are enough here"
+    for code in (f"```py\n{said}\n```", block(f"{said}\n", "x\n"), f"````\n```\n{said}\n````"):
+        assert told(f"{code}\n{kept}\n") == ["two stages are enough here"]
+    assert told(f"{kept}\n```py\n{said}\n") == ["two stages are enough here"]
