@@ -25,7 +25,7 @@ _UNIT = {"": 1, "k": 1024, "m": 1024 * 1024}
 EVALUATION_COLUMNS = (
     "seq", "program", "epoch", "kind", "island", "emitter", "status", "rung", "niche",
     "archive", "score", "score_low", "score_high", "at",
-    "build_s", "correctness_s", "latency_s", "wait_s",
+    "build_s", "correctness_s", "latency_s", "contest_s", "wait_s",
     "shared_bytes", "registers", "spills", "num_warps", "num_stages", "reason",
 )  # fmt: skip
 ENTRY_COLUMNS = (
@@ -152,7 +152,7 @@ def _evaluation_record(row: EvaluationRow) -> dict[str, Any]:
     }
 
 
-_STAGES = ("build", "correctness", "latency", "wait")
+_STAGES = ("build", "correctness", "latency", "contest", "wait")
 
 
 def verdicts(frame: pd.DataFrame) -> pd.Series:

@@ -23,17 +23,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 
 from evaluators.schema import Evaluation
-from evolve import cluster, session
+from evolve import cluster
 from evolve.config import parse
 from evolve.emitters import EMITTERS
+from evolve.plan import Plan, plan, pool_for
 from evolve.pool import EvaluatorPool
 from islands.island import Island
 from islands.program import Program
 
-STAGES = ("wait", "build", "correctness", "latency")
+STAGES = ("wait", "build", "correctness", "latency", "contest")
 
 
-def propose(found: session.Plan, pool: EvaluatorPool, count: int) -> list[Program]:
+def propose(found: Plan, pool: EvaluatorPool, count: int) -> list[Program]:
     """`count` new programs near the seeds."""
     island = Island(0, found.config.seed, found.definition, [(EMITTERS["tuner"](), 1.0)])
     for solution in found.seeds:
@@ -56,8 +57,8 @@ def evaluate(pool: EvaluatorPool, programs: list[Program]) -> list[Evaluation]:
 def measure(operator: str, count: int, languages: list[str], device: str) -> dict[str, Any]:
     """The figures of one run."""
     config = parse({"operator": operator, "device": device, "languages": languages})
-    found = session.plan(config)
-    with session.pool_for(found) as pool:
+    found = plan(config)
+    with pool_for(found) as pool:
         workloads = pool.sample("search", 0, config.seed, None)
         opened = time.perf_counter()
         pool.open_epoch(0, workloads, found.anchor)

@@ -25,7 +25,7 @@ from evaluators.builders.base import BuildError, Built, describe
 from evaluators.channel import Channel, ChannelClosed
 from evaluators.correctness import poison
 from evaluators.schema import Solution, Status
-from evaluators.stopwatch import CudaStopwatch, HostStopwatch, l2_flush
+from evaluators.stopwatch import CudaStopwatch, HostStopwatch, Mode, l2_flush
 
 _COMPILERS = ("triton.", "tilelang.", "tvm.", "tvm_ffi.")
 _COMPILING = ("build", "warm", "compile")
@@ -108,7 +108,7 @@ class Server:
             return self._run(workload)
         if name == "prepare":
             return asdict(self._watch(workload).prepare())
-        return {"samples": self._watches[workload].time(message["mode"], message["samples"])}
+        return self._time(workload, message["mode"], message["samples"])
 
     def _attach(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self._device = message["device"]
@@ -154,6 +154,11 @@ class Server:
             self._wait()
         return {}
 
+    def _time(self, workload: int, mode: Mode, samples: int) -> dict[str, Any]:
+        if workload not in self._watches:  # its plan was dropped meanwhile
+            self._watch(workload).prepare()
+        return {"samples": self._watches[workload].time(mode, samples)}
+
     def _watch(self, workload: int) -> HostStopwatch | CudaStopwatch:
         if workload not in self._watches:
             call = self._call(workload)
@@ -168,7 +173,12 @@ class Server:
 
     def _call(self, workload: int) -> Callable[[], Any]:
         """The call of a workload on the shared outputs, prepared at most once in a row."""
+        assert self._built is not None
         if self._prepared is None or self._prepared[0] != workload:
+            if self._built.prepare is not None:
+                # A plan may hold gigabytes: the last one goes before the next is made.
+                self._prepared = None
+                self._watches.clear()
             self._prepared = (workload, self._bind(*self._arguments(workload, live=True)))
         return self._prepared[1]
 

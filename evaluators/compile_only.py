@@ -121,18 +121,6 @@ class Compiler:
         )
 
 
-def evaluate_compile_only(
-    solution: Solution,
-    definition: Definition,
-    operator_dir: Path,
-    target: str,
-    workload: Workload | None = None,
-) -> Compiled:
-    """Compile one solution; `Compiler` serves several with one warm process."""
-    with Compiler(definition, operator_dir, target, workload) as compiler:
-        return compiler.compile(solution)
-
-
 def _smallest(operator: Operator, definition: Definition) -> Workload:
     found = workloads.search_sample(operator, definition, "cuda", 0, 0, MAX_BYTES)
     return min(found, key=lambda w: workloads.input_bytes(definition, w.axes))

@@ -62,17 +62,20 @@ def _fill_inactive() -> None:
     import torch
 
     taken: list[Any] = []
-    for size in sorted(_inactive(torch.cuda.memory_snapshot()), reverse=True):
+    stream = torch.cuda.current_stream().cuda_stream
+    for size in sorted(_inactive(torch.cuda.memory_snapshot(), stream), reverse=True):
         try:
             taken.append(torch.empty(size, dtype=torch.uint8, device="cuda").fill_(_NAN))
         except torch.cuda.OutOfMemoryError:
             return  # such a block is not to be had in one piece
 
 
-def _inactive(segments: list[dict[str, Any]]) -> list[int]:
-    """Sizes in bytes of unused blocks, outside the private pools of captured graphs."""
+def _inactive(segments: list[dict[str, Any]], stream: int) -> list[int]:
+    """Sizes in bytes of unused blocks of `stream`, outside the private pools of captured graphs."""
     sizes = []
     for segment in segments:
+        if segment.get("stream", stream) != stream:
+            continue  # a request on `stream` is never served from it
         if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0):
             continue
         most = _SMALL if segment["segment_type"] == "small" else segment["total_size"]

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from evaluators import catalog, devices, guard
 from evaluators.anchor import Anchor
 from evaluators.catalog import Operator
-from evaluators.child import CandidateFailed, CandidateLost, EvaluatorError, Limits, Nursery
-from evaluators.confinement import FILE_BYTES, TRUSTED_FILE_BYTES
+from evaluators.child import CandidateFailed, CandidateLost, EvaluatorError, Nursery
 from evaluators.epoch import Blocks, Epoch
 from evaluators.judging import judge
 from evaluators.machine import Machine
@@ -38,25 +37,16 @@ from evaluators.schema import (
 )
 from evaluators.scoring import Rung, Scorer
 from evaluators.settings import EvaluatorSettings
-from evaluators.trial import Clock, Effort, Trial
+from evaluators.terms import How, Terms
+from evaluators.trial import Clock, Trial
 from evaluators.turns import DeviceLock, Gate
 
-LATENCY_S = {"cuda": 0.4, "cpu": 1.2}
-"""Wall time of one evaluation's latency stage where the settings do not say."""
+SWITCH_S = 5e-4
+"""Seconds after which Python's interpreter lets another thread of the judge on, instead of 5 ms.
 
-TRUSTED_PATIENCE = 4
-"""Trusted solutions get this many times the deadlines: libraries build kernels at first use."""
-
-
-@dataclass(frozen=True)
-class How:
-    """Options of one evaluation, see `Evaluator.evaluate`."""
-
-    trusted: bool = False
-    samples_factor: float = 1.0
-    skips: tuple[str, ...] = ()
-    contends: Contends | None = None
-    twins: Mapping[str, str] = field(default_factory=dict)
+The thread that holds the device sleeps until a candidate answers; checks of other sources, which
+run meanwhile in other threads, would hold it up for that long (and longer) each time it wakes.
+"""
 
 
 Found = TypeVar("Found")
@@ -82,10 +72,12 @@ class Evaluator:
         self.guarded = True
         """False leaves everything to the judge: what tests of it alone need."""
         self._secret = secret or os.urandom(32)
+        sys.setswitchinterval(SWITCH_S)
         self.device = devices.pick(device)
         self.definition = definition
         self.settings = settings or EvaluatorSettings()
         self.slots = self.settings.slots or devices.default_slots(self.device)
+        self._terms = Terms(self.settings, self.device, self.slots)
         folder = Path(operator_dir)
         known = {definition.name: definition}
         self._operator = catalog.load_module(Operator(folder.name, folder, known))
@@ -149,8 +141,10 @@ class Evaluator:
                 opened.fill(blocks, self.slots + 1, self.reserve_bytes)
             finally:
                 self._blocks = opened.blocks if opened.laid_out else None
-            limits = self._limits(opened, trusted=True)
-            started = Anchor(self._nursery, anchor, opened, self.slots, limits, self._effort())
+            limits = self._terms.limits(opened, trusted=True)
+            started = Anchor(
+                self._nursery, anchor, opened, self.slots, limits, self._terms.effort()
+            )
             started.start()
             self._epoch, self._anchor = opened, started
 
@@ -261,7 +255,8 @@ class Evaluator:
         on_cpu = self.device == "cpu"
         with self._device.held(clock) if on_cpu else nullcontext():
             with clock.stage("build"):
-                limits, effort = self._limits(self._epoch, how.trusted), self._effort(how.trusted)
+                limits = self._terms.limits(self._epoch, how.trusted)
+                effort = self._terms.effort(how.trusted)
                 trial = Trial(self._nursery, solution, self._epoch, slot, limits, effort, how.skips)
             try:
                 with clock.stage("build"):
@@ -278,17 +273,23 @@ class Evaluator:
         assert self._anchor is not None
         with clock.stage("correctness"):
             comparisons = judge(trial)
-        budget_ms = (self.settings.latency_s or LATENCY_S[self.device]) * 1e3
         scorer = Scorer(
             self._anchor,
             self._machine.ceiling(),
             len(os.sched_getaffinity(0)),
-            budget_ms / len(self._epoch.workloads),
+            self._terms.budget_ms(len(self._epoch.workloads)),
             self.settings.samples,
             how.trusted,
         )
+
+        def contends(facts: BuildFacts | None, high: float, timed: tuple[str, ...]) -> bool:
+            assert how.contends is not None
+            with clock.stage("contest"):  # the answer comes from another process
+                return how.contends(facts, high, timed)
+
         with clock.stage("latency"):
-            return scorer.score(trial, comparisons, how.samples_factor, how.contends)
+            asked = contends if how.contends else None
+            return scorer.score(trial, comparisons, how.samples_factor, asked)
 
     def _replay(self, solution: Solution, slot: int, calls: int, how: How) -> Replays:
         checked = self.guarded and not how.trusted
@@ -312,23 +313,6 @@ class Evaluator:
             log=log,
             build=facts,
             environment=self._machine.environment(solution),
-        )
-
-    def _limits(self, epoch: Epoch, trusted: bool) -> Limits:
-        memory = self.settings.memory_bytes or devices.default_memory_bytes(self.slots)
-        # Address space is no measure of memory: compilers and thread stacks reserve much.
-        address = 2 * memory + (8 << 30) + epoch.host_bytes
-        return Limits(
-            memory_bytes=memory + epoch.host_bytes,
-            file_bytes=TRUSTED_FILE_BYTES if trusted else FILE_BYTES,
-            address_bytes=address if self.device == "cpu" and not trusted else None,
-        )
-
-    def _effort(self, trusted: bool = False) -> Effort:
-        settings, patience = self.settings, TRUSTED_PATIENCE if trusted else 1
-        return Effort(
-            patience * settings.build_deadline_s,
-            patience * settings.run_deadline_s,
         )
 
     def _close_epoch(self) -> None:

@@ -18,6 +18,9 @@ HIDDEN_SHARE = 0.25
 HIDDEN_MS = {"cpu": 0.5, "cuda": 0.3}
 """The same in milliseconds per call, for short ones: messages and launches vary by that much."""
 
+QUEUED = 4.0
+"""A round's wait for a processor that is nobody's fault, over the anchor's average."""
+
 MATRIX_MARGIN = 1.6
 """A device's matrix rate over what an ordinary matrix product reached when it was measured."""
 
@@ -89,7 +92,9 @@ def hidden(paired: Paired, device: str, cores: int) -> str:
         return "the claimed latency exceeds the time that the judge waited for it"
     claim = ours.median_ms
     allowed = max(HIDDEN_SHARE * claim, HIDDEN_MS[device])
-    excess = _typical(_beside(ours), ours) - _typical(_beside(theirs), theirs)
+    common = QUEUED * float(theirs.queued_ms.mean())
+    excess = _typical(_unexplained(ours, common), ours)
+    excess -= _typical(_unexplained(theirs, common), theirs)
     if excess > allowed:
         return (
             f"a call claims {claim:.4g} ms but takes {excess:.4g} ms more than that by the judge's "
@@ -120,6 +125,14 @@ def _typical(values: Any, side: Side) -> float:
 def _beside(side: Side) -> Any:
     """Milliseconds per call that each round took beside what it claims, shape [rounds]."""
     return (side.walls_ms - side.samples.sum(axis=1)) / side.samples.shape[1]
+
+
+def _unexplained(side: Side, common: float) -> Any:
+    """`_beside` without waiting for a processor: the judge's, and up to `common` ms a round of its
+    own, since a candidate can make its first thread wait for others."""
+    waited = (side.late_ms + np.minimum(side.queued_ms, common)) / side.samples.shape[1]
+    beside = _beside(side)
+    return np.where(beside > 0, np.maximum(0.0, beside - waited), beside)
 
 
 def _unclaimed(side: Side, cores: int) -> Any:

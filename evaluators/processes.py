@@ -68,6 +68,18 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
 
 
+def queued_seconds(pid: int | None = None) -> float:
+    """How long the first thread of a process, or without `pid` the calling thread, was ready to run
+    but waited for a processor; 0.0 where the system does not say."""
+    # The second number of proc(5)'s schedstat, nanoseconds; readable by everybody.
+    where = "thread-self" if pid is None else str(pid)
+    try:
+        with open(f"/proc/{where}/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def virtual_bytes() -> int:
     """Address space of the calling process."""
     with open("/proc/self/statm", "rb") as file:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluators import launches, processes
-from evaluators.child import CandidateFailed, Child, Limits, Nursery
+from evaluators.child import CandidateFailed, CandidateLost, Child, Limits, Nursery
 from evaluators.epoch import Epoch
 from evaluators.latency import Batch, Timed, checked
 from evaluators.schema import BuildFacts, Solution, Status
@@ -33,15 +33,19 @@ class Clock:
     """Wall time of the stages of one evaluation, in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    _inside: float = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        """What is spent in a stage inside this one counts there alone."""
+        start, before = time.perf_counter(), self._inside
         try:
             yield
         finally:
             elapsed = time.perf_counter() - start
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 4)
+            own = elapsed - (self._inside - before)
+            self._inside = before + elapsed
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + own, 4)
 
 
 class Trial(Timed):
@@ -85,8 +89,14 @@ class Trial(Timed):
         reply = self._child.ask({"command": "build", "solution": solution}, _left(end))
         self.planned = reply.get("planned") is True
         for item in self.epoch.order:
-            self._child.ask({"command": "warm", "workload": item}, _left(end))
-            self.ask({"command": "settle", "workload": item})
+            try:
+                self._child.ask({"command": "warm", "workload": item}, _left(end))
+                self.ask({"command": "settle", "workload": item})
+            except CandidateFailed as error:
+                if error.status == Status.RUNTIME_ERROR and self.epoch.mend(item):
+                    # Perhaps another candidate's doing; the second time it is this one's.
+                    raise CandidateLost(error.status, error.log) from error
+                raise
         reply = self.ask({"command": "facts"})
         self.facts = _facts(reply.get("facts"), time.perf_counter() - start)
 
@@ -110,11 +120,12 @@ class Trial(Timed):
 
     def time(self, workload: int, mode: Mode, samples: int) -> Batch:
         message = {"command": "time", "workload": workload, "mode": mode, "samples": samples}
-        cpu_ms = self._cpu_ms()
+        cpu_ms, before = self._cpu_ms(), self._queued_ms()
         start = time.perf_counter()
         reply = self.ask(message)
         wall_ms = (time.perf_counter() - start) * 1e3
-        return Batch(checked(reply.get("samples"), samples), wall_ms, cpu_ms)
+        judge, queued = (after - b for after, b in zip(self._queued_ms(), before, strict=True))
+        return Batch(checked(reply.get("samples"), samples), wall_ms, cpu_ms, judge, queued)
 
     def failed(self, item: int, status: Status, text: str) -> CandidateFailed:
         """A failure on one item, for the author."""
@@ -135,11 +146,16 @@ class Trial(Timed):
 
     def _cpu_ms(self) -> float:
         """Processor time of all threads of the candidate so far; NaN on CUDA, where hosts wait."""
-        if not self.epoch.on_cpu:
-            return math.nan
         if not self._pids:
             self._pids = self._child.processes()
+        if not self.epoch.on_cpu:
+            return math.nan
         return sum(map(processes.cpu_seconds, self._pids)) * 1e3
+
+    def _queued_ms(self) -> tuple[float, float]:
+        """How long the judge and the candidate have waited for a processor so far."""
+        theirs = sum(map(processes.queued_seconds, self._pids))
+        return processes.queued_seconds() * 1e3, theirs * 1e3
 
     def close(self) -> None:
         """End the child and all that it started."""

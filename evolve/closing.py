@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 from evaluators.catalog import Peer
 from evaluators.launches import UNAVAILABLE
 from evaluators.schema import Evaluation, Replays, Solution, Workload
-from evolve.pool import EvaluatorPool, telling
+from evolve.phrases import gist
+from evolve.pool import EvaluatorPool
 from islands.program import Program
 
 CANDIDATES = 5
@@ -98,7 +99,7 @@ def unstable(replays: Replays) -> list[str]:
     """What speaks against a kernel that was replayed; empty when it is stable."""
     found = []
     if replays.failures:
-        first = telling(replays.failures[0], 200)
+        first = gist(replays.failures[0], 200)
         found.append(f"{len(replays.failures)} of {replays.calls} judged calls failed: {first}")
     if replays.launches and not replays.launches.startswith(UNAVAILABLE):
         found.append(replays.launches)

@@ -11,15 +11,17 @@ from collections import deque
 import ray
 
 from evaluators.schema import Definition, Evaluation, Solution, Status, Workload
+from evolve.authors.arrivals import Arrivals
 from evolve.authors.proposing import Proposing
-from evolve.authors.shares import Shares
 from evolve.config import RunConfig
 from evolve.emitters import EMITTERS
 from evolve.errors import UserError
 from evolve.flight import Flight, Job
-from evolve.pool import EvaluatorPool, telling
+from evolve.phrases import gist
+from evolve.pool import EvaluatorPool
 from evolve.population import Population
 from evolve.progress import Observer, Watch
+from evolve.room import Room
 from evolve.store import Kind, Store
 from islands.program import Program, program_id
 
@@ -27,12 +29,8 @@ WAIT_S = 0.25
 """Longest time between two looks at the clock, the stop flag and the display."""
 LOOK_S = 0.05
 """The same while authors are writing, whose answers do not end the wait for evaluations."""
-ISLANDS = "islands"
-"""Stands for all emitters of the islands among those who take turns."""
 CONCLUDE_S = 60.0
 """Longest time that models have to sum up what the search has learned."""
-REMEASURE_SHARE = 3
-"""Least searches in an epoch per elite measured again at its start."""
 
 
 class SeedFailed(UserError):
@@ -59,17 +57,15 @@ class Engine:
         self.seeds = seeds
         self.pool = pool
         self.population = population or Population(config, definition)
-        self.proposing = proposing
+        self.authors = Arrivals(proposing, config, self._limit())
         self.stopping = False
         self.new_epoch_first = False
         self._observer = Observer(store, config.budget.evaluations, config.budget.time_s, watch)
         self._queue: deque[Job] = deque()
-        self._arrived: deque[Job] = deque()  # of authors: wait for their turn, and for an epoch
-        self._shares = self._all_shares()
         self._flight = Flight()
         self._exhausted: set[int] = set()
         self._proposed = [0] * len(self.population)
-        self._last_epoch = -1
+        self._room = Room(store, config, self._flight, self._queue, self.population.size)
 
     # -- the whole search ---------------------------------------------------------------------
 
@@ -87,9 +83,9 @@ class Engine:
             self._queue_pending()
         self._observer.start()
         while (reason := self._reason_to_end()) is None:
-            if self._epoch_is_over():
+            if self._room.epoch_is_over():
                 self._drain()
-                if not self.stopping and self._epoch_is_over():
+                if not self.stopping and self._room.epoch_is_over():
                     self._open_epoch(self.store.counts()["epoch"] + 1)
                 continue
             self._start_work()
@@ -107,95 +103,38 @@ class Engine:
 
     # -- budget -------------------------------------------------------------------------------
 
-    def _done(self) -> int:
-        counts = self.store.counts()
-        return counts["search"] + counts["remeasure"]
-
-    def _committed(self) -> int:
-        return (
-            self._done() + len(self._queue) + len(self._flight.asks) + len(self._flight.evaluations)
-        )
-
     def _reason_to_end(self) -> str | None:
         if self.stopping:
             return "interrupted"
         left = self._observer.time_left
         if left is not None and left <= 0:
             return "time"
-        if self._done() >= self.config.budget.evaluations:
+        if self._room.unmade() <= 0:
             return "budget"
         if not self._open_islands() and not (
-            self._queue or self._arrived or self._flight.evaluations or self._flight.asks
+            self._queue or self.authors.queued or self._flight.evaluations or self._flight.asks
         ):
-            return "exhausted" if self.proposing is None else self.proposing.ended() or None
+            return self.authors.ended() or None
         return None
 
     def _unreserved(self) -> int:
-        """Evaluations that nothing under way will need."""
-        waiting = len(self._arrived) + (self.proposing.in_flight if self.proposing else 0)
-        return self.config.budget.evaluations - self._committed() - waiting
-
-    def _epoch_room(self) -> int:
-        """Searches that may still start in this epoch.
-
-        An epoch has at least `REMEASURE_SHARE` times as many searches as elites it measured again,
-        so that measuring again never eats the budget.
-        """
-        counts, flight = self.store.counts(), self._flight
-        size = max(self.config.epochs.evaluations, REMEASURE_SHARE * counts["remeasured"])
-        waiting = sum(job.kind == "search" for job in (*flight.evaluations.values(), *self._queue))
-        started = counts["searched"] + len(flight.asks) + waiting
-        left = self.config.budget.evaluations - self._committed()
-        if started < size:
-            return min(left, size - started)
-        return left if self._is_last_epoch(counts["epoch"], size, left) else 0
-
-    def _is_last_epoch(self, epoch: int, size: int, left: int) -> bool:
-        """Whether the budget is too short for another epoch: its elites and half its searches.
-
-        Decided once, with nothing in flight, so that a resumed run decides alike.
-        """
-        if self._last_epoch == epoch:
-            return True
-        if self._flight.refs() or self._queue:
-            return False
-        if left < self.population.size() + size // 2:
-            self._last_epoch = epoch
-        return self._last_epoch == epoch
-
-    def _epoch_is_over(self) -> bool:
-        left = self.config.budget.evaluations - self._committed()
-        return self._epoch_room() <= 0 < left and not self._queue
+        """Evaluations that nothing under way will need, nor any author's program."""
+        return self._room.left() - self.authors.coming
 
     # -- starting work ------------------------------------------------------------------------
 
     def _start_work(self) -> None:
         busy, limit = self._flight, self._limit()
-        authors = self.proposing.able() if self.proposing else []
-        self._shares.able([ISLANDS, *authors] if self._open_islands() else authors)
+        self.authors.look(islands=bool(self._open_islands()))
         for _ in range(limit - len(busy.evaluations) - len(busy.asks) - len(self._queue)):
             if not (self._ask() or self._take_arrived()):
                 break
-        left = self.config.budget.evaluations - self._done()
-        while self._queue and len(busy.evaluations) < min(limit, left):
+        while self._queue and len(busy.evaluations) < min(limit, self._room.unmade()):
             self._submit(self._queue.popleft())
-        if self.proposing is not None:
-            waiting = self.proposing.in_flight + len(self._arrived)
-            ahead = self.proposing.concurrency + limit - waiting
-            self.proposing.step(self._shares, min(ahead, self._unreserved()))
+        self.authors.send(self._unreserved())
 
     def _limit(self) -> int:
         return self.config.in_flight or self.pool.capacity
-
-    def _all_shares(self) -> Shares:
-        """Turns of the islands' emitters, together, and of each author."""
-        given = self.config.islands.emitters
-        islands = sum(share for name, share in given.items() if name in EMITTERS)
-        shares, slack = ({ISLANDS: islands}, {ISLANDS: self._limit()}) if islands else ({}, {})
-        if self.proposing is not None:
-            for name in self.proposing.names:
-                shares[name], slack[name] = given[name], self.proposing.concurrency
-        return Shares(shares, slack)
 
     def _open_islands(self) -> list[int]:
         """Islands that may have a program to propose."""
@@ -205,19 +144,19 @@ class Engine:
 
     def _ask(self) -> bool:
         """Ask an island for its next program, if it is the islands' turn and there is room."""
-        if not self._shares.may(ISLANDS) or min(self._epoch_room(), self._unreserved()) <= 0:
+        if not self.authors.islands_may() or min(self._room.in_epoch(), self._unreserved()) <= 0:
             return False
         island = min(self._open_islands(), key=lambda k: (self._proposed[k], k))
         self._proposed[island] += 1
         self._flight.asks[self.population.ask(island)] = island
-        self._shares.started(ISLANDS)
+        self.authors.islands_started()
         return True
 
     def _take_arrived(self) -> bool:
         """Queue an author's program, if there is one and this epoch has room for it."""
-        if not self._arrived or self._epoch_room() <= 0:
+        if not self.authors.queued or self._room.in_epoch() <= 0:
             return False
-        self._queue.append(self._arrived.popleft())
+        self._queue.append(Job(self.authors.next(), "search"))
         return True
 
     def _submit(self, job: Job) -> None:
@@ -233,8 +172,8 @@ class Engine:
     def _collect(self) -> None:
         refs = self._flight.refs()
         if refs:
-            writing = self.proposing is not None and self.proposing.sending
-            ready, _ = ray.wait(refs, num_returns=1, timeout=LOOK_S if writing else WAIT_S)
+            timeout = LOOK_S if self.authors.writing else WAIT_S
+            ready, _ = ray.wait(refs, num_returns=1, timeout=timeout)
             for ref in ready:
                 if ref in self._flight.asks:
                     self._on_program(self._flight.asks.pop(ref), ray.get(ref))
@@ -243,29 +182,26 @@ class Engine:
                 else:
                     status, niche = ray.get(ref)
                     self.store.set_outcome(self._flight.outcomes.pop(ref), niche, status.value)
-        elif self.proposing is not None:
-            self.proposing.wait(WAIT_S)
-        if self.proposing is not None:
-            self._arrive(self.proposing.collect())
+        else:
+            self.authors.wait(WAIT_S)
+        self._arrive(self.authors.collect())
         self._show()
 
     def _arrive(self, programs: list[Program]) -> None:
-        """Authors' programs, stored as pending already."""
+        """Authors' programs need not be proposed by an island."""
         for program in programs:
             self.population.known(program.island, program.id)
-            self._arrived.append(Job(program, "search"))
 
     def _conclude(self, reason: str) -> None:
         """End the authors, after a last summary where there is time for it."""
-        if self.proposing is not None and reason not in {"interrupted", "time"}:
+        if self.authors.present and reason not in {"interrupted", "time"}:
             self._show(force=True, note="summing up")
-            self.proposing.conclude(CONCLUDE_S, lambda: self.stopping)
+            self.authors.conclude(CONCLUDE_S, lambda: self.stopping)
         self._dismiss()
 
     def _dismiss(self) -> None:
         """End the authors' calls; programs of theirs that wait stay pending."""
-        if self.proposing is not None:
-            self._arrive(self.proposing.close())
+        self._arrive(self.authors.close())
 
     def _on_program(self, island: int, program: Program | None) -> None:
         if program is None:
@@ -285,8 +221,7 @@ class Engine:
             evaluation = self.pool.lost()
         kind: Kind = "duplicate" if evaluation.status is Status.DUPLICATE else job.kind
         seq = self.store.record(job.program.id, kind, evaluation)
-        if self.proposing is not None:
-            self.proposing.heard(job.program.id, evaluation.status)
+        self.authors.heard(job.program.id, evaluation.status)
         self._flight.outcomes[self.population.tell(job.program, kind, evaluation)] = seq
         self._exhausted.clear()
 
@@ -316,7 +251,7 @@ class Engine:
 
     def _ask_costs(self, workloads: list[Workload]) -> None:
         """Prompts tell them; asked while the evaluators have nothing else to do."""
-        for workload in workloads if self.proposing else ():
+        for workload in workloads if self.authors.present else ():
             self.pool.cost(workload)
 
     def _remeasure(self, epoch: int, elites: list[Program]) -> None:
@@ -361,7 +296,7 @@ class Engine:
             if evaluation.status is not Status.PASSED:
                 raise SeedFailed(
                     f"seed {solution.name} fails its own evaluation: {evaluation.status.value}: "
-                    f"{telling(evaluation.log)}"
+                    f"{gist(evaluation.log)}"
                 )
             seq = self.store.record(program.id, "seed", evaluation)
             status, niche = ray.get(self.population.tell(program, "seed", evaluation))
@@ -370,5 +305,4 @@ class Engine:
     # -- showing ------------------------------------------------------------------------------
 
     def _show(self, force: bool = False, note: str = "") -> None:
-        authors = self.proposing.note if self.proposing else str
-        self._observer.show(len(self._flight.evaluations), authors, force, note)
+        self._observer.show(len(self._flight.evaluations), self.authors.note, force, note)

@@ -8,15 +8,14 @@ existed has none, reads as having no exchanges, and gets them when it is opened 
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import TypeVar
 
 from pydantic import Field
 
 from evaluators.schema import Language, Record
+from evolve.rows import has_table, pack, unpack
 from evolve.store import Store
 
 ATTEMPTS = 2
@@ -94,13 +93,9 @@ class Exchanges:
 
     def __init__(self, store: Store) -> None:
         self._db = store.connection
-        self._there = True
-        if store.readonly:
-            self._there = self._db.execute(
-                "SELECT 1 FROM sqlite_master WHERE name = 'exchanges'"
-            ).fetchone() is not None  # fmt: skip
-        else:
+        if not store.readonly:
             self._db.executescript(_SCHEMA)
+        self._there = has_table(self._db, "exchanges")
 
     def next_number(self) -> int:
         """The number that the next exchange gets."""
@@ -113,7 +108,7 @@ class Exchanges:
         """Keep a prompt before it is shown. sqlite3.IntegrityError: its number or id is taken."""
         self._db.execute(
             "INSERT INTO exchanges VALUES (?, ?, ?, ?)",
-            (exchange.number, exchange.id, _pack(exchange), time.time()),
+            (exchange.number, exchange.id, pack(exchange), time.time()),
         )
 
     def get(self, exchange_id: str) -> Exchange | None:
@@ -135,7 +130,7 @@ class Exchanges:
         """Keep an answer and its verdict. sqlite3.IntegrityError: this attempt is there already."""
         self._db.execute(
             "INSERT INTO replies VALUES (?, ?, ?, ?)",
-            (reply.exchange, reply.attempt, _pack(reply), time.time()),
+            (reply.exchange, reply.attempt, pack(reply), time.time()),
         )
 
     def replies(self, exchange_id: str) -> list[Reply]:
@@ -150,22 +145,7 @@ class Exchanges:
         sql = "SELECT exchange, COUNT(*) FROM replies GROUP BY exchange"
         return dict(self._db.execute(sql))
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """All that is written inside is kept, or none of it."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
     def _read(self, sql: str, kind: type[_R], *values: str | int) -> Iterator[_R]:
         if self._there:
             for (blob,) in self._db.execute(sql, values):
-                yield kind.model_validate_json(zlib.decompress(blob))
-
-
-def _pack(record: Record) -> bytes:
-    return zlib.compress(record.model_dump_json(exclude_defaults=True).encode(), 6)
+                yield unpack(blob, kind)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ PROMPT_TOKENS = 2400
 ANSWER_TOKENS = 256
 SHARES = {"tuner": 0.6, "crossover": 0.25, "llm": 0.15}
 """Of a run's proposals: a model that mostly writes junk gets a small one."""
+WITH_AGENT = {"tuner": 0.35, "crossover": 0.15, "agent": 0.5}
+"""Shares beside an agent where the configuration gives none: those that it has without a model."""
 START_S = 60.0
 """Longest wait for the server: reading the model from a cold disk included."""
 THREADS = 8
@@ -59,6 +62,38 @@ def section(base_url: str = OWN_SERVER, name: str = NAME) -> dict[str, Any]:
     model = {"name": name, "base_url": base_url, "max_output_tokens": ANSWER_TOKENS}
     # No plans: they would be junk too, and the next one would be waited for.
     return {"models": [model], "concurrency": 1, "prompt_tokens": PROMPT_TOKENS, "batch": 0}
+
+
+def overrides(config: Path | None) -> dict[str, Any]:
+    """Settings that let the local model take part in what a configuration file says.
+
+    It stands in for the file's own models. Emitters of the file keep their shares among each other.
+    """
+    given = _read(config)
+    islands = given.get("islands")
+    shares = islands.get("emitters") if isinstance(islands, dict) else None
+    if shares is None and "agent" in given:
+        shares = WITH_AGENT
+    return {"llm": section(), "islands.emitters": _joined(shares) if shares else SHARES}
+
+
+def _read(config: Path | None) -> dict[str, Any]:
+    """The file's data; empty where it cannot be read, of which its reader complains."""
+    try:
+        return tomllib.loads(config.read_text()) if config else {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}
+
+
+def _joined(shares: Any) -> Any:
+    """`shares` with the local model's part; what is no table of numbers is left to its reader."""
+    if not isinstance(shares, dict):
+        return shares
+    others = {name: share for name, share in shares.items() if name != "llm"}
+    if not all(isinstance(share, int | float) for share in others.values()):
+        return shares
+    part = SHARES["llm"]
+    return {**others, "llm": sum(others.values()) * part / (1 - part) or part}
 
 
 def config_text(base_url: str, name: str = NAME) -> str:

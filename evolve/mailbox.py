@@ -21,6 +21,8 @@ from evolve.llm.history import History, tail
 from evolve.llm.modes import choose
 from evolve.llm.sections import PRIORITY
 from evolve.lock import sole_writer
+from evolve.phrases import waiting_line
+from evolve.rows import together
 from evolve.store import Store
 from islands.program import Program
 
@@ -220,7 +222,7 @@ def _keep(
 ) -> None:
     """Store a new reply, with its program where it is usable; explain beside the answer."""
     if reply is not None:
-        with exchanges.together():
+        with together(store.connection):
             exchanges.reply(reply)
             if reply.verdict is Verdict.QUEUED and program is not None:
                 store.propose(program)
@@ -296,13 +298,10 @@ def _report(store: Store, told: list[dict[str, Any]]) -> dict[str, Any]:
 def report_lines(report: dict[str, Any], run: Path) -> list[str]:
     """`tell`'s report for people."""
     lines = [_answer_line(facts) for facts in report["answers"]]
-    waiting, done, budget = report["pending"], report["evaluations"], report["budget"]
     if not report["kept"]:
         return [*lines, "dry run: nothing was kept"]
-    if not waiting:
-        return [*lines, "nothing pending"]
-    need = f" --evaluations {done + waiting}" if done + waiting > budget else ""
-    return [*lines, f"{waiting} pending; evaluate with: evolve resume {run}{need}"]
+    done, budget = report["evaluations"], report["budget"]
+    return [*lines, waiting_line(report["pending"], done, budget, run)]
 
 
 def _answer_line(facts: dict[str, Any]) -> str:

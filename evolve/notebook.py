@@ -9,15 +9,14 @@ them when it is opened for writing.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import TypeVar
 
 from pydantic import Field, field_validator
 
 from evaluators.schema import Record
+from evolve.rows import has_table, pack, together, unpack
 from evolve.store import Store
 
 LINE = 240
@@ -167,12 +166,9 @@ class Notebook:
 
     def __init__(self, store: Store) -> None:
         self._db = store.connection
-        self._there = True
-        if store.readonly:
-            sql = "SELECT 1 FROM sqlite_master WHERE name = 'recalled'"
-            self._there = self._db.execute(sql).fetchone() is not None
-        else:
+        if not store.readonly:
             self._db.executescript(_SCHEMA)
+        self._there = has_table(self._db, "recalled")
 
     # -- consultations ------------------------------------------------------------------------
 
@@ -187,7 +183,7 @@ class Notebook:
         """Keep a question before it is sent. sqlite3.IntegrityError: its number is taken."""
         self._db.execute(
             "INSERT INTO consultations VALUES (?, ?, ?, NULL, ?)",
-            (consultation.number, consultation.id, _pack(consultation), time.time()),
+            (consultation.number, consultation.id, pack(consultation), time.time()),
         )
 
     def consultations(self) -> list[tuple[Consultation, Response | None]]:
@@ -195,7 +191,7 @@ class Notebook:
         if not self._there:
             return []
         rows = self._db.execute("SELECT record, response FROM consultations ORDER BY number")
-        return [(_unpack(q, Consultation), _unpack(r, Response) if r else None) for q, r in rows]
+        return [(unpack(q, Consultation), unpack(r, Response) if r else None) for q, r in rows]
 
     def consultation(self, name: str) -> Consultation | None:
         """The question of that id, or None when this run has not asked it."""
@@ -206,7 +202,7 @@ class Notebook:
         """Keep what came back. False when the question has its response already, or is unknown."""
         cursor = self._db.execute(
             "UPDATE consultations SET response = ? WHERE number = ? AND response IS NULL",
-            (_pack(response), response.consultation),
+            (pack(response), response.consultation),
         )
         return cursor.rowcount == 1
 
@@ -215,26 +211,26 @@ class Notebook:
     def add_plan(self, plan: Plan) -> None:
         """Keep a plan. sqlite3.IntegrityError: its consultation gave one already."""
         self._db.execute(
-            "INSERT INTO plans VALUES (?, ?, NULL, ?)", (plan.number, _pack(plan), time.time())
+            "INSERT INTO plans VALUES (?, ?, NULL, ?)", (plan.number, pack(plan), time.time())
         )
 
     def set_result(self, number: int, result: Result) -> None:
         """What became of plan `number`; a later result replaces an earlier one."""
-        self._db.execute("UPDATE plans SET result = ? WHERE number = ?", (_pack(result), number))
+        self._db.execute("UPDATE plans SET result = ? WHERE number = ?", (pack(result), number))
 
     def plans(self) -> list[tuple[Plan, Result | None]]:
         """All plans in the order made, with their results so far."""
         if not self._there:
             return []
         rows = self._db.execute("SELECT record, result FROM plans ORDER BY number")
-        return [(_unpack(p, Plan), _unpack(r, Result) if r else None) for p, r in rows]
+        return [(unpack(p, Plan), unpack(r, Result) if r else None) for p, r in rows]
 
     # -- insights -----------------------------------------------------------------------------
 
     def add_insight(self, insight: Insight) -> int:
         """Keep an insight, return its number."""
         cursor = self._db.execute(
-            "INSERT INTO insights (record, at) VALUES (?, ?)", (_pack(insight), time.time())
+            "INSERT INTO insights (record, at) VALUES (?, ?)", (pack(insight), time.time())
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -243,7 +239,7 @@ class Notebook:
         """Put a merged insight in the place of the one that it was merged with."""
         self._db.execute(
             "UPDATE insights SET record = ?, at = ? WHERE number = ?",
-            (_pack(insight), time.time(), number),
+            (pack(insight), time.time(), number),
         )
 
     def insights(self) -> dict[int, Insight]:
@@ -251,44 +247,22 @@ class Notebook:
         if not self._there:
             return {}
         rows = self._db.execute("SELECT number, record FROM insights ORDER BY number")
-        return {number: _unpack(blob, Insight) for number, blob in rows}
+        return {number: unpack(blob, Insight) for number, blob in rows}
 
     # -- what earlier runs know ---------------------------------------------------------------
 
     def set_recalled(self, items: list[Recalled]) -> None:
         """Replace what is known of earlier runs."""
-        with self.together():
+        with together(self._db):
             self._db.execute("DELETE FROM recalled")
-            rows = [(_pack(item), time.time()) for item in items]
+            rows = [(pack(item), time.time()) for item in items]
             self._db.executemany("INSERT INTO recalled (record, at) VALUES (?, ?)", rows)
 
     def recalled(self) -> list[Recalled]:
         """What earlier runs know, the most useful first."""
         return list(self._read("SELECT record FROM recalled ORDER BY number", Recalled))
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """All that is written inside is kept, or none of it. Inside another such block: with it."""
-        if self._db.in_transaction:
-            yield
-            return
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
     def _read(self, sql: str, kind: type[_R], *values: str) -> Iterator[_R]:
         if self._there:
             for (blob,) in self._db.execute(sql, values):
-                yield _unpack(blob, kind)
-
-
-def _pack(record: Record) -> bytes:
-    return zlib.compress(record.model_dump_json(exclude_defaults=True).encode(), 6)
-
-
-def _unpack(blob: bytes, kind: type[_R]) -> _R:
-    return kind.model_validate_json(zlib.decompress(blob))
+                yield unpack(blob, kind)

@@ -13,16 +13,10 @@ from evaluators.child import EvaluatorError
 from evaluators.sanitizer import Sanitized
 from evaluators.schema import Evaluation, Replays, Solution, Status, Workload
 from evolve.errors import UserError
+from evolve.phrases import gist
 
 Spawn = Callable[[], Any]
 """Makes one evaluator actor (see evaluators.worker.EvaluatorWorker for its methods)."""
-
-
-def telling(log: str, limit: int = 400) -> str:
-    """Beginning and end of a log on one line of at most `limit` characters."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    text = " | ".join(lines[:1] + lines[1:][-4:]) or "no log"
-    return text if len(text) <= limit else f"{text[:100]} ... {text[-(limit - 105) :]}"
 
 
 class EvaluatorPool:
@@ -44,12 +38,12 @@ class EvaluatorPool:
 
     def sample(self, kind: str, epoch: int, seed: int, count: int | None) -> list[Workload]:
         """Workloads of `kind` (search, verification, report) that fit the device."""
-        found: list[Workload] = ray.get(self._actors[0].sample.remote(kind, epoch, seed, count))
+        found: list[Workload] = self._asked("sample", kind, epoch, seed, count)
         return found
 
     def costs(self, workloads: list[Workload]) -> list[tuple[float, float]]:
         """(flops, least bytes) of each workload."""
-        found: list[tuple[float, float]] = ray.get(self._actors[0].costs.remote(workloads))
+        found: list[tuple[float, float]] = self._asked("costs", workloads)
         return found
 
     def cost(self, workload: Workload) -> tuple[float, float]:
@@ -68,7 +62,7 @@ class EvaluatorPool:
         try:
             ray.get(opened)
         except EvaluatorError as error:
-            raise UserError(telling(str(getattr(error, "cause", error)))) from None
+            raise UserError(gist(str(getattr(error, "cause", error)))) from None
 
     def submit(self, solution: Solution, **options: Any) -> Any:
         """Start an evaluation on the least loaded device; returns its reference.
@@ -154,6 +148,14 @@ class EvaluatorPool:
                 ray.get([actor.close.remote() for actor in self._actors], timeout=10)
         for actor in self._actors:
             ray.kill(actor)
+
+    def _asked(self, method: str, *arguments: Any) -> Any:
+        """What the first evaluator says; one that died is replaced and its successor asked."""
+        try:
+            return ray.get(getattr(self._actors[0], method).remote(*arguments))
+        except RayActorError:
+            self._replace(0)
+            return ray.get(getattr(self._actors[0], method).remote(*arguments))
 
     def _replace(self, device: int) -> None:
         try:

@@ -8,7 +8,6 @@ that repeats it, which therefore needs nothing else: it can be moved and resumed
 from __future__ import annotations
 
 import math
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -16,13 +15,15 @@ from typing import Any
 from pydantic import Field
 
 from evaluators.schema import Definition, Evaluation, Record, Solution
+from evolve.authors.keys import REPLAY, named
 from evolve.errors import UserError
 from evolve.exchanges import Exchange, Exchanges, Reply, Verdict
 from evolve.llm.answering import Judged, judge
+from evolve.rows import pack, together, unpack
 from evolve.store import Row, Store
 from islands.program import Program, program_id
 
-META = "replay"
+META = REPLAY
 """The key of a replay's facts in its store."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS recording (position INTEGER PRIMARY KEY, program BLOB NOT NULL)
@@ -82,7 +83,8 @@ class Recording(Record):
 
     `statuses` are those of that evaluation. `passed` counts by emitter the programs that passed
     then, and includes those whose answers give no program now. `left_out`: programs that were
-    proposed and never evaluated, or that are not repeated by wish.
+    proposed and never evaluated, or that are not repeated by wish. `keys`: variables that held keys
+    of the run's models; a replay needs none of them.
     """
 
     run: str
@@ -93,6 +95,7 @@ class Recording(Record):
     left_out: int
     exchanged: Exchanged
     claim: Claim | None
+    keys: tuple[str, ...] = ()
 
 
 def take(source: Store, exchanges_only: bool = False) -> Recording:
@@ -128,6 +131,7 @@ def take(source: Store, exchanges_only: bool = False) -> Recording:
         left_out=len(programs) - len(seeds) - len(chosen),
         exchanged=exchanged,
         claim=claim(source),
+        keys=named(source.meta),
     )
 
 
@@ -252,12 +256,9 @@ def claim(store: Store) -> Claim | None:
 def keep(store: Store, recording: Recording) -> None:
     """Put a recording into a new run's store; its facts, which make it a replay, last."""
     facts = recording.model_dump(mode="json", exclude={"programs"})
-    rows = [
-        (at, zlib.compress(program.model_dump_json(exclude_defaults=True).encode()))
-        for at, program in enumerate(recording.programs)
-    ]
+    rows = [(at, pack(program)) for at, program in enumerate(recording.programs)]
     store.connection.execute(_SCHEMA)
-    with Exchanges(store).together():
+    with together(store.connection):
         store.connection.executemany("INSERT INTO recording VALUES (?, ?)", rows)
     store.set_meta({META: facts})
 
@@ -268,5 +269,5 @@ def kept(store: Store) -> Recording | None:
     if facts is None:
         return None
     rows = store.connection.execute("SELECT program FROM recording ORDER BY position")
-    programs = [Program.model_validate_json(zlib.decompress(blob)) for (blob,) in rows]
+    programs = [unpack(blob, Program) for (blob,) in rows]
     return Recording.model_validate({**facts, "programs": programs})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Set
@@ -19,9 +20,11 @@ from typing import Any
 
 from evaluators.schema import Evaluation
 from evolve import cluster, session
+from evolve.authors.keys import drop, named
 from evolve.config import current, parse
 from evolve.emitters import EMITTERS
 from evolve.errors import UserError
+from evolve.plan import plan
 from evolve.recording import Claim, Recording, claim, keep, kept, take
 from evolve.store import FILE, Row, Store
 
@@ -47,9 +50,10 @@ def replay(
     try:
         recording = take(source, exchanges_only)
         config = parse(_config(source.meta, recording, evaluations, peers))
+        drop(named(source.meta), os.environ)
     finally:
         source.close()
-    found = replace(session.plan(config), seeds=list(recording.seeds))
+    found = replace(plan(config), seeds=list(recording.seeds))
     new = name or f"{recording.run}-replay-{time.strftime('%Y%m%d-%H%M%S')}"
 
     def prepare(store: Store) -> list[str]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import catalog
-from evaluators.schema import Definition, Solution
 from evolve import closing, cluster, local_model, player
 from evolve.authors.hiring import hire
-from evolve.authors.keys import withdraw
+from evolve.authors.keys import drop, named, withdraw
 from evolve.authors.proposing import Proposing
 from evolve.authors.report import summarise
 from evolve.authors.settings import command_of
@@ -23,9 +22,9 @@ from evolve.config import RunConfig, current, parse
 from evolve.display import Display
 from evolve.engine import Engine
 from evolve.errors import UserError
-from evolve.export import definition_json
 from evolve.llm import background, recall
 from evolve.lock import sole_writer
+from evolve.plan import Plan, meta_of, operator, plan, pool_for
 from evolve.pool import EvaluatorPool
 from evolve.recording import kept
 from evolve.store import FILE, Store
@@ -34,49 +33,11 @@ INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A configuration with everything it names found."""
-
-    config: RunConfig
-    operator: catalog.Operator
-    definition: Definition
-    device: str
-    devices: int
-    seeds: list[Solution]
-
-    @property
-    def anchor(self) -> Solution:
-        return self.seeds[0]
-
-
-@dataclass(frozen=True)
 class Outcome:
     run_dir: Path
     reason: str
     exit_code: int
     report: dict[str, Any] | None
-
-
-def plan(config: RunConfig) -> Plan:
-    """Find operator, device, definition and seeds. UserError or CatalogError for what is absent."""
-    operator = _operator(config)
-    cluster.start()
-    device, count = cluster.pick_device(config.device)
-    definition = operator.definition(config.definition, device)
-    seeds = catalog.seeds(operator, definition, device)
-    if config.languages:
-        seeds = [s for s in seeds if s.spec.language in config.languages]
-    if not seeds:
-        raise UserError(f"no seed for {definition.name} on {device} in seeds/{operator.name}")
-    return Plan(config, operator, definition, device, count, seeds)
-
-
-def _operator(config: RunConfig) -> catalog.Operator:
-    """The operator, its named definition looked up: wrong names need no cluster to be found out."""
-    operator = catalog.load_operator(config.operator)
-    if config.definition is not None:
-        operator.definition(config.definition, config.device)
-    return operator
 
 
 def run(
@@ -91,7 +52,7 @@ def run(
 
     `recalled`: folders with runs, beside `results`, whose insights prompts may use.
     """
-    _operator(config)
+    operator(config)
     keys = _keys(config)
     results = cluster.results_dir(results)
     if name and (results / name / FILE).exists():
@@ -114,8 +75,8 @@ def begin(
     prepare: Callable[[Store], Sequence[str]],
 ) -> Outcome:
     """A new run in `run_dir`; `prepare` gets its empty store and returns lines for people."""
-    with _pool(found) as pool:
-        store = Store.create(run_dir, _meta(found, pool))
+    with pool_for(found) as pool:
+        store = Store.create(run_dir, meta_of(found, pool))
         with sole_writer(run_dir):
             return _drive(found, store, pool, keys, quiet, search_only, notes=prepare(store))
 
@@ -139,6 +100,7 @@ def resume(
         data = _renewed(current(meta["config"]), evaluations, time_s, llm or {})
         config = parse({**data, "definition": meta["definition"]})
         keys = _keys(config)
+        drop(named(meta), os.environ)  # a replay's run has keys too that it does not need
         found = plan(config)
         if recording := kept(store):
             found = replace(found, seeds=list(recording.seeds))
@@ -146,7 +108,7 @@ def resume(
             raise UserError(
                 f"{run_dir} was measured on {meta['device']['type']}, not {found.device}"
             )
-        with _pool(found) as pool:
+        with pool_for(found) as pool:
             moved = pool.facts.get("name") != meta["device"].get("name")
             store.set_meta({"config": data, "device": {**pool.facts, "type": found.device}})
             skipped = recall.gather(store, recalled).skipped if recalled else []
@@ -173,38 +135,6 @@ def _keys(config: RunConfig) -> dict[str, str]:
     if config.agent is not None:
         command_of(config.agent, os.environ)
     return withdraw(config, os.environ)
-
-
-@contextmanager
-def pool_for(found: Plan) -> Iterator[EvaluatorPool]:
-    """Evaluators for a plan, without a run."""
-    with _pool(found) as pool:
-        yield pool
-
-
-@contextmanager
-def _pool(found: Plan) -> Iterator[EvaluatorPool]:
-    spawns = cluster.evaluator_spawns(
-        found.device, found.devices, found.definition, found.operator.folder, found.config.evaluator
-    )
-    pool = EvaluatorPool(spawns)
-    clean = False
-    try:
-        yield pool
-        clean = True
-    finally:
-        pool.close(wait=clean)
-
-
-def _meta(found: Plan, pool: EvaluatorPool) -> dict[str, Any]:
-    return {
-        "operator": found.operator.name,
-        "definition": found.definition.name,
-        "definition_record": definition_json(found.definition),
-        "device": {**pool.facts, "type": found.device},
-        "config": found.config.model_dump(mode="json", exclude_none=True),
-        "seeds": [s.name for s in found.seeds],
-    }
 
 
 def _drive(

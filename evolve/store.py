@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from evaluators.schema import Evaluation, Workload
 from evolve.errors import UserError
+from evolve.rows import pack, together, unpack
 from islands.program import Program
 
 VERSION = 1
@@ -57,14 +58,6 @@ class Row:
     niche: str
     status_in_archive: str
     at: float
-
-
-def _pack(record: Any) -> bytes:
-    return zlib.compress(record.model_dump_json(exclude_defaults=True).encode(), 6)
-
-
-def _unpack(blob: bytes) -> str:
-    return zlib.decompress(blob).decode()
 
 
 class Store:
@@ -137,9 +130,8 @@ class Store:
 
     def set_meta(self, values: dict[str, Any]) -> None:
         rows = [(k, json.dumps(v)) for k, v in values.items()]
-        self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
-        self._db.execute("COMMIT")
+        with together(self._db):
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
     def report(self) -> dict[str, Any] | None:
         """The closing report, or None while the run has none."""
@@ -153,7 +145,7 @@ class Store:
         cursor = self._db.execute(
             "INSERT OR IGNORE INTO programs (id, island, ordinal, emitter, record, at)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (program.id, program.island, program.ordinal, program.emitter, _pack(program), _now()),
+            (program.id, program.island, program.ordinal, program.emitter, pack(program), _now()),
         )
         return cursor.rowcount == 1
 
@@ -166,7 +158,7 @@ class Store:
         row = self._db.execute("SELECT record FROM programs WHERE id = ?", (program_id,)).fetchone()
         if row is None:
             raise KeyError(program_id)
-        return Program.model_validate_json(_unpack(row[0]))
+        return unpack(row[0], Program)
 
     def programs(self, skip: int = 0) -> Iterator[Program]:
         """All programs in the order proposed, without the first `skip`."""
@@ -174,7 +166,7 @@ class Store:
             "SELECT record FROM programs ORDER BY number LIMIT -1 OFFSET ?", (skip,)
         )
         for (blob,) in rows:
-            yield Program.model_validate_json(_unpack(blob))
+            yield unpack(blob, Program)
 
     def pending(self) -> list[Program]:
         """Programs proposed and never evaluated, in the order proposed."""
@@ -182,7 +174,7 @@ class Store:
             "SELECT record FROM programs WHERE id NOT IN (SELECT program FROM evaluations)"
             " ORDER BY number"
         )
-        return [Program.model_validate_json(_unpack(blob)) for (blob,) in rows]
+        return [unpack(blob, Program) for (blob,) in rows]
 
     def proposed_by_island(self) -> dict[int, tuple[int, int]]:
         """Island -> (programs proposed by it, seeds excepted; its next ordinal)."""
@@ -221,7 +213,7 @@ class Store:
         """Epoch -> its workloads."""
         rows = self._db.execute("SELECT epoch, workloads FROM epochs ORDER BY epoch")
         return {
-            epoch: [Workload.model_validate(w) for w in json.loads(_unpack(blob))]
+            epoch: [Workload.model_validate(w) for w in json.loads(zlib.decompress(blob))]
             for epoch, blob in rows
         }
 
@@ -238,7 +230,7 @@ class Store:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 program_id, evaluation.epoch, kind, evaluation.status.value,
-                evaluation.score if evaluation.rung == "full" else 0.0, _pack(evaluation), _now(),
+                evaluation.score if evaluation.rung == "full" else 0.0, pack(evaluation), _now(),
             ),
         )  # fmt: skip
         assert cursor.lastrowid is not None
@@ -263,7 +255,7 @@ class Store:
             (after,),
         )
         for seq, program, epoch, kind, island, emitter, blob, niche, outcome, at in rows:
-            evaluation = Evaluation.model_validate_json(_unpack(blob))
+            evaluation = unpack(blob, Evaluation)
             yield Row(seq, program, epoch, kind, island, emitter, evaluation, niche, outcome, at)
 
     def counts(self) -> dict[str, int]:
@@ -320,7 +312,9 @@ class Store:
     def by_rung(self) -> dict[str, int]:
         """Passed evaluations counted by the rung that they reached."""
         rows = self._db.execute("SELECT record FROM evaluations WHERE status = 'PASSED'")
-        return dict(Counter(json.loads(_unpack(blob)).get("rung", "full") for (blob,) in rows))
+        return dict(
+            Counter(json.loads(zlib.decompress(blob)).get("rung", "full") for (blob,) in rows)
+        )
 
 
 def _now() -> float:

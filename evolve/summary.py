@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluators import catalog
 from evolve.authors import report
+from evolve.phrases import counted
 from evolve.store import Store
 
 
@@ -44,16 +45,12 @@ def summary_lines(facts: dict[str, Any]) -> list[str]:
         f"evaluations  {facts['evaluations']}/{facts['budget']}, {facts['pending']} pending, "
         f"epoch {facts['counts']['epoch']}",
         f"best         {facts['best']:.3f}x anchor{over}, {facts['niches']} niches",
-        "by status    " + _counted(facts["by_status"]),
-        "by rung      " + _counted(facts["by_rung"]),
-        "by emitter   " + _counted(facts["by_emitter"]),
+        "by status    " + counted(facts["by_status"]),
+        "by rung      " + counted(facts["by_rung"]),
+        "by emitter   " + counted(facts["by_emitter"]),
         *(report.lines(facts["authors"]) if facts["authors"] else ()),
         f"champion     {facts['champion'] or 'not yet'}",
     ]
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in sorted(counts.items(), key=lambda kv: -kv[1]))
 
 
 def catalogue() -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -172,14 +171,3 @@ class Island:
     def elites(self) -> list[tuple[str, Program, Evaluation]]:
         """Niche key, program and evaluation of every elite, best first."""
         return [(e.niche.key, e.program, e.evaluation) for e in ranked(self.archive)]
-
-    def snapshot(self) -> dict[str, Any]:
-        """The island's state as JSON: equal snapshots, equal islands."""
-        return {
-            "index": self.index,
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "ordinal": self._ordinal,
-            "known": sorted(self._known),
-            "archive": {n.key: [e.program.id, e.score] for n, e in self.archive.items()},
-        }

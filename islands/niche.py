@@ -37,13 +37,3 @@ class Niche(NamedTuple):
     def key(self) -> str:
         """Stable text form, such as `triton/split/t64/s3/w4/pointer`."""
         return "/".join(self)
-
-    @classmethod
-    def of_key(cls, key: str) -> Niche:
-        """The niche that a `key` names. ValueError when it names none."""
-        values = key.split("/")
-        if len(values) != len(AXES) or any(
-            value not in axis for value, axis in zip(values, AXES.values(), strict=False)
-        ):
-            raise ValueError(f"no such niche: {key!r}")
-        return cls(*values)

@@ -43,13 +43,6 @@ class Builder(ABC):
 
     language: ClassVar[Language]
 
-    def warm_up(self, folder: Path) -> None:  # noqa: B027 (most languages need nothing)
-        """Optional: pay once what every later build needs (imports, precompiled headers).
-
-        Called in a trusted process before it forks the children that build; `folder` must outlive
-        them. Never touches a device. Raises nothing for a missing compiler: `build` says that.
-        """
-
     @abstractmethod
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
         """Compile or import `solution` inside `folder` for `device` (`cuda` or `cpu`).

@@ -31,9 +31,6 @@ class CudaBuilder(Builder):
 
     language: ClassVar[Language] = Language.CUDA
 
-    def warm_up(self, folder: Path) -> None:
-        import tvm_ffi  # noqa: F401
-
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
         if device != "cuda":
             raise BuildError(f"a CUDA solution does not run on {device}")

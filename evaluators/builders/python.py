@@ -15,9 +15,6 @@ class PythonBuilder(Builder):
 
     language: ClassVar[Language] = Language.PYTHON
 
-    def warm_up(self, folder: Path) -> None:
-        import torch  # noqa: F401
-
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
         started = time.perf_counter()
         module = import_entry(solution, folder)

@@ -26,9 +26,6 @@ class TileLangBuilder(Builder):
 
     language: ClassVar[Language] = Language.TILELANG
 
-    def warm_up(self, folder: Path) -> None:
-        import tilelang  # noqa: F401
-
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
         started = time.perf_counter()
         _private_cache(folder)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import functools
 import gc
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,25 +29,6 @@ class TritonBuilder(Builder):
     """Imports the module; kernels compile at their first launch."""
 
     language: ClassVar[Language] = Language.TRITON
-
-    def warm_up(self, folder: Path) -> None:
-        """Import Triton; where an NVIDIA driver is installed, also compile its launch module once.
-
-        Every process with a cache of its own would compile that again. Making the driver active
-        here asks no device anything, so the process can still be forked.
-        """
-        import triton  # noqa: F401
-
-        if ctypes.util.find_library("cuda") is None:
-            return
-        os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
-        try:
-            from triton.backends.nvidia.driver import CudaDriver
-            from triton.runtime import driver
-
-            driver.set_active(CudaDriver())
-        except (ImportError, AssertionError, OSError, RuntimeError, subprocess.SubprocessError):
-            return  # another vendor's Triton, or no C compiler: the first launch says what is wrong
 
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
         started = time.perf_counter()

@@ -240,13 +240,11 @@ def _cuda(tokens: list[Token], at: int) -> Iterator[Reason]:
 
 
 def _strings(tokens: list[Token]) -> Iterator[Reason]:
-    for at, token in enumerate(tokens):
-        if token.kind != "string":
-            continue
-        text = lexer.joined(tokens, at)
+    for at, text, whole in lexer.strings(tokens):
+        token = tokens[at]
         if names.SYSTEM_PATH.search(text):
             yield token.line, "a path of the system is not allowed"
-        elif re.search(r"\.so(?:\.\d+)*\Z", text):
+        elif whole and re.search(r"\.so(?:\.\d+)*\Z", text):
             yield token.line, f"the library {text!r} is not allowed: a kernel loads no code"
         elif lexer.text_at(tokens, at - 2) in {"remove", "rename"}:
             yield token.line, "a kernel removes and renames no files"

@@ -18,9 +18,10 @@ _CONTROL = frozenset({"if", "for", "while", "switch", "constexpr"})
 
 def reasons(tokens: list[Token]) -> Iterator[Reason]:
     """Reasons against assembly that does what the source itself may not, or hides what it does."""
+    for at, text, _ in lexer.strings(tokens):
+        if tokens[at].directive:
+            yield from _text(text, tokens[at].line)  # asm may name the macro
     for at, token in enumerate(tokens):
-        if token.kind == "string" and token.directive:
-            yield from _text(lexer.joined(tokens, at), token.line)  # asm may name the macro
         if token.text not in _ASM or token.kind != "word":
             continue
         opening = at + 1

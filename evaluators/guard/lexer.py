@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import bisect
 import re
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 Kind = Literal["word", "number", "string", "char", "operator"]
+
+LOOKED_AT = 256
+"""Characters behind a string that are looked at with it: what no refused name is longer than."""
 
 
 class Token(NamedTuple):
@@ -102,13 +106,32 @@ def value(token: Token) -> str:
     return _ESCAPE.sub(_character, inside)
 
 
-def joined(found: list[Token], at: int) -> str:
-    """What the string token at `at` holds with those right after it: a compiler joins them."""
-    text = ""
-    while at < len(found) and found[at].kind == "string":
-        text += value(found[at])
-        at += 1
-    return text
+def strings(found: list[Token]) -> Iterator[tuple[int, str, bool]]:
+    """Each string token's index, what it holds with those right after it, whether it is the first.
+
+    A compiler joins adjacent strings. Of what follows all but the first only `LOOKED_AT` characters
+    are given, so that thousands of strings in a row take no time.
+    """
+    at = 0
+    while at < len(found):
+        first = at
+        while at < len(found) and _joins(found, first, at):
+            at += 1
+        values = [value(token) for token in found[first:at]]
+        texts, follows = [], ""
+        for text in reversed(values[1:]):
+            texts.append(text + follows)
+            follows = texts[-1][:LOOKED_AT]
+        if values:
+            yield first, "".join(values), True
+        for place, text in enumerate(reversed(texts), first + 1):
+            yield place, text, False
+        at = max(at, first + 1)
+
+
+def _joins(found: list[Token], first: int, at: int) -> bool:
+    """Whether the token at `at` is a string on the same side of a directive's end as `first`."""
+    return found[at].kind == "string" and found[at].directive == found[first].directive
 
 
 def _character(match: re.Match[str]) -> str:

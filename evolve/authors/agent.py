@@ -19,10 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from evolve.authors.author import PROBING_S, Author
-from evolve.authors.keys import redact, secrets
 from evolve.authors.settings import AgentSettings, command_of
 from evolve.llm.breaker import Breaker, State
 from evolve.llm.exchange import Answer, Prompt, Reason, Refused, Usage, clean
+from evolve.redaction import redact, secrets
 
 LEASH = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 """Becomes the command, which the system kills when this process dies (PR_SET_PDEATHSIG)."""
@@ -40,6 +40,7 @@ class Agent(Author):
     """The command of one `[agent]` section. UserError when there is no such command."""
 
     name = "agent"
+    served = False  # nobody can tell a command's own failure from that of a service behind it
 
     def __init__(self, settings: AgentSettings, environ: Mapping[str, str]) -> None:
         self.concurrency = settings.concurrency

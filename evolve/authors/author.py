@@ -22,6 +22,9 @@ class Author(ABC):
 
     name: ClassVar[str]
     """The emitter's name, and that of its section in the configuration."""
+    served: ClassVar[bool] = True
+    """Whether a service stands between: its failures say nothing of who writes, and use up no
+    patience."""
     concurrency: int
     prompt_tokens: int
     patience: int

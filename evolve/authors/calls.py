@@ -8,7 +8,6 @@ its limits. The table is an addition to the store: a run made before it existed 
 from __future__ import annotations
 
 import time
-import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +15,7 @@ from pydantic import Field
 
 from evaluators.schema import Record
 from evolve.llm.exchange import Answer, Reason, Refused, Usage
+from evolve.rows import has_table, pack, unpack
 from evolve.store import Store
 
 SENDS = 3
@@ -30,6 +30,8 @@ PASSING = frozenset(
      Reason.SERVER_ERROR, Reason.WRONG_KEY}
 )  # fmt: skip
 """Ends after which the same prompt may be answered another time."""
+OWN = frozenset({Reason.EMPTY, Reason.TOO_LARGE, Reason.WRONG_ROLE})
+"""Ends by what the model itself said."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -97,12 +99,9 @@ class Calls:
 
     def __init__(self, store: Store) -> None:
         self._db = store.connection
-        self._there = True
-        if store.readonly:
-            found = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'calls'")
-            self._there = found.fetchone() is not None
-        else:
+        if not store.readonly:
             self._db.executescript(_SCHEMA)
+        self._there = has_table(self._db, "calls")
 
     def open(self, call: Call) -> int:
         """Keep a call that is about to be sent; returns its number."""
@@ -111,7 +110,7 @@ class Calls:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 call.about, call.emitter, call.model, call.usage.tokens, call.usage.cost,
-                _pack(call), time.time(),
+                pack(call), time.time(),
             ),
         )  # fmt: skip
         assert cursor.lastrowid is not None
@@ -132,7 +131,7 @@ class Calls:
         """Charge calls that a killed process left open with their worst case; returns how many."""
         rows = self._db.execute("SELECT number, record FROM calls WHERE ended IS NULL").fetchall()
         for number, blob in rows:
-            call = _unpack(blob)
+            call = unpack(blob, Call)
             usage = call.worst.model_copy(update={"estimated": True})
             self._end(number, call, Ending(how=LOST, usage=usage))
         return len(rows)
@@ -141,7 +140,7 @@ class Calls:
         closed = call.model_copy(update={"end": end})
         self._db.execute(
             "UPDATE calls SET tokens = ?, cost = ?, record = ?, ended = ? WHERE number = ?",
-            (end.usage.tokens, end.usage.cost, _pack(closed), time.time(), number),
+            (end.usage.tokens, end.usage.cost, pack(closed), time.time(), number),
         )
         return closed
 
@@ -152,13 +151,14 @@ class Calls:
         rows = self._db.execute(
             "SELECT record FROM calls WHERE about = ? ORDER BY number", (about,)
         )
-        return [_unpack(blob) for (blob,) in rows]
+        return [unpack(blob, Call) for (blob,) in rows]
 
     def all(self) -> list[Call]:
         """All calls in the order sent."""
         if not self._there:
             return []
-        return [_unpack(b) for (b,) in self._db.execute("SELECT record FROM calls ORDER BY number")]
+        rows = self._db.execute("SELECT record FROM calls ORDER BY number")
+        return [unpack(blob, Call) for (blob,) in rows]
 
     def charged(self) -> dict[str, tuple[str, float]]:
         """Exchange or consultation -> (last model asked, USD charged for all its calls)."""
@@ -212,9 +212,7 @@ def may_be_sent_again(calls: list[Call]) -> bool:
     return len(counted) < SENDS
 
 
-def _pack(call: Call) -> bytes:
-    return zlib.compress(call.model_dump_json(exclude_defaults=True).encode(), 6)
-
-
-def _unpack(blob: bytes) -> Call:
-    return Call.model_validate_json(zlib.decompress(blob))
+def written_in_vain(calls: list[Call]) -> bool:
+    """Whether one of `calls` ended by what the model said, not by its service or its process."""
+    ends = [call.end.how for call in calls if call.end is not None]
+    return any(how not in {ANSWERED, LOST} and Reason(how) in OWN for how in ends)

@@ -21,6 +21,9 @@ from evolve.store import Store
 
 STREAM = 0x636F6D
 """Sets these random streams apart from others of the run's seed."""
+RETURNED = 1000
+"""Tokens kept free for the reason why an answer could not be used, and the answer, where that may
+be; at most an eighth of the prompt's."""
 DRAWS = 3
 """Times that a parent is drawn when prompts about the first do not fit."""
 EVALUATION_COST = 0.01
@@ -54,11 +57,12 @@ class Commissions:
         self._outcomes = rewards.outcomes(history, self._calls)
         number = history.exchanges.next_number()
         short = TooFewTokens(f"no prompt fits {tokens} tokens")
-        for task in self._tasks(history, number):
-            try:
-                return self._exchange(history, task, emitter, tokens)
-            except TooFewTokens as error:
-                short = error  # a shorter parent, or another mode, may do
+        for room in (tokens - min(RETURNED, tokens // 8), tokens):
+            for task in self._tasks(history, number):
+                try:
+                    return self._exchange(history, task, emitter, room)
+                except TooFewTokens as error:
+                    short = error  # a shorter parent, or another mode, may do
         raise short
 
     def _exchange(self, history: History, task: Task, emitter: str, tokens: int) -> Exchange:

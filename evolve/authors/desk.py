@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -15,6 +15,10 @@ from evolve.notebook import Consultation
 
 QUIET = frozenset({Reason.OUTAGE, Reason.CLOSED, Reason.BUDGET})
 """Refusals that tell nothing new about the service."""
+DENIED = frozenset({Reason.WRONG_KEY, Reason.BAD_REQUEST})
+"""Refusals that only a person can end: a wrong key or model's name, an account without quota."""
+DENIALS = 5
+"""Such refusals in a row after which a model is asked no more."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ class Desk:
         self.author = author
         self.again: deque[Sheet] = deque()
         self.sent: list[Sent] = []
-        self.ended = ""  # why it is asked no more: cost, tokens, exhausted
-        self._dear: dict[str, str] = {}  # model -> the limit that its calls no longer fit
+        self.ended = ""  # why it is asked no more: cost, tokens, refused, exhausted
+        self._out: dict[str, str] = {}  # model -> why it is asked no more: cost, tokens, refused
+        self._denials: Counter[str] = Counter()  # by model, in a row
         self._fruitless = 0
         self._last = ""
         self._resting = False
@@ -71,7 +76,7 @@ class Desk:
         if self.ended:
             return []
         rests = self.author.models()
-        return [m for m, rest in rests.items() if not rest and m not in self._dear]
+        return [m for m, rest in rests.items() if not rest and m not in self._out]
 
     def affordable(self, prompt: Prompt) -> list[str]:
         """Of these, the ones whose limits admit the prompt."""
@@ -118,17 +123,34 @@ class Desk:
             self.end("exhausted", said)
 
     def refused(self, refused: Refused) -> str:
-        """A call failed; returns what is told of it."""
+        """A call failed; returns what is told of it.
+
+        A model that is denied again and again is asked no more; the last one ends its author.
+        """
         told = ", ".join(part for part in (refused.reason.value, refused.detail) if part)
-        if refused.reason not in QUIET:
-            self._last = f"{refused.model}: {told}"
+        if refused.reason in QUIET:
+            return told
+        self._last = f"{refused.model}: {told}"
+        denied = refused.reason in DENIED
+        self._denials[refused.model] = self._denials[refused.model] + 1 if denied else 0
+        if self._denials[refused.model] == DENIALS:
+            self._leave_out(refused.model, "refused", f"{DENIALS} calls in a row got {self._last}")
         return told
+
+    def answered(self, model: str) -> None:
+        """A model gave an answer, whatever that is worth."""
+        self._denials[model] = 0
 
     def too_dear(self, model: str, limit: str) -> None:
         """A model whose next call does not fit is asked no more; the last one ends its author."""
-        self._dear[model] = limit
-        if len(self._dear) == len(self.author.models()):
-            self.end(limit, f"max_{limit} is reached: its next call may not fit")
+        self._leave_out(model, limit, f"max_{limit} is reached: its next call may not fit")
+
+    def _leave_out(self, model: str, reason: str, why: str) -> None:
+        self._out[model] = reason
+        if len(self._out) == len(self.author.models()):
+            self.end(reason, why)
+        elif reason == "refused":
+            self._say(f"{model} is asked no more: {why}")
 
     def end(self, reason: str, why: str) -> None:
         if not self.ended:
@@ -139,7 +161,7 @@ class Desk:
 
     def tell_of_rest(self) -> None:
         """Says once that all its models rest."""
-        rests = [rest for m, rest in self.author.models().items() if m not in self._dear]
+        rests = [rest for m, rest in self.author.models().items() if m not in self._out]
         resting = not self.ended and bool(rests) and all(rests)
         if resting and not self._resting and min(rests) > 1:
             self._say(f"{self.name} rests for {min(rests):.0f} s: {self._last or 'its calls fail'}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from evaluators.schema import Definition, Status
 from evolve.authors.author import Author
-from evolve.authors.calls import Call, Calls, may_be_sent_again
+from evolve.authors.calls import Call, Calls, may_be_sent_again, written_in_vain
 from evolve.authors.commissions import Commissions
 from evolve.authors.desk import Desk, Sent, Sheet
 from evolve.authors.shares import Shares
@@ -25,6 +25,7 @@ from evolve.llm.counsel import Counsel
 from evolve.llm.exchange import Answer, Prompt, Reason, Refused
 from evolve.llm.fit import TooFewTokens
 from evolve.notebook import Consultation
+from evolve.rows import together
 from evolve.store import Store
 from islands.program import Program
 
@@ -214,7 +215,7 @@ class Proposing:
             attempt=sheet.attempt,
             worst=desk.author.worst(prompt, model),
         )
-        with self._exchanges.together():
+        with together(self._store.connection):
             if new and isinstance(sheet.about, Exchange):
                 self._exchanges.add(sheet.about)
             number = self._calls.open(call)
@@ -230,17 +231,21 @@ class Proposing:
         if isinstance(outcome, Refused) and outcome.reason is Reason.BUDGET:
             limit = desk.author.limit(Prompt(user=sent.sheet.text), sent.call.model)
             desk.too_dear(sent.call.model, limit or "cost")
+        told = ""
+        if isinstance(outcome, Refused):
+            told = desk.refused(outcome)
+        else:
+            desk.answered(sent.call.model)
         if isinstance(about, Consultation):
             self._hear(sent, about, outcome)
             return None
         if isinstance(outcome, Answer):
             return self._judge(desk, sent, about, outcome)
         self._calls.close(sent.number, sent.call, outcome)
-        told = desk.refused(outcome)
         made = [c for c in self._calls.of(about.id) if c.attempt == sent.sheet.attempt]
         if may_be_sent_again(made):
             desk.again.append(sent.sheet)
-        else:
+        elif written_in_vain(made) or not desk.author.served:
             desk.fruitless(told)
         return None
 
@@ -262,7 +267,7 @@ class Proposing:
             model=sent.call.model,
             staleness=max(0, self._store.evaluated_of(exchange.island) - exchange.told),
         )
-        with self._exchanges.together():
+        with together(self._store.connection):
             self._calls.close(sent.number, sent.call, answer)
             self._exchanges.reply(reply)
             if program is not None:
@@ -271,7 +276,8 @@ class Proposing:
         if program is not None:
             self._queued[program.id] = desk
         elif reply.attempt < ATTEMPTS:
-            text = answering.again(exchange.prompt, answer.text, reason)
+            tokens = desk.author.prompt_tokens
+            text = answering.again(exchange.prompt, answer.text, reason, tokens)
             desk.again.append(Sheet(exchange, text, reply.attempt + 1))
         else:
             desk.fruitless(f"{judged.verdict.value}, {reason.splitlines()[0]}")
@@ -294,11 +300,11 @@ class Proposing:
         for exchange in self._exchanges.all():
             desk = self._desks.get(exchange.emitter)
             if desk is not None and answered.get(exchange.id, 0) < ATTEMPTS:
-                desk.again.extend(self._open_sheets(exchange))
+                desk.again.extend(self._open_sheets(exchange, desk.author.prompt_tokens))
         if self._planning:
             self._add(self._desks[COUNSELLOR], self._counsel.abandoned())
 
-    def _open_sheets(self, exchange: Exchange) -> list[Sheet]:
+    def _open_sheets(self, exchange: Exchange, tokens: int) -> list[Sheet]:
         """What is still to be sent of an exchange; nothing when it is closed."""
         replies = self._exchanges.replies(exchange.id)
         attempt = len(replies) + 1
@@ -308,9 +314,8 @@ class Proposing:
         if not replies:
             return [Sheet(exchange, exchange.prompt)]
         last = replies[-1]
-        return [
-            Sheet(exchange, answering.again(exchange.prompt, last.answer, last.reason), attempt)
-        ]
+        text = answering.again(exchange.prompt, last.answer, last.reason, tokens)
+        return [Sheet(exchange, text, attempt)]
 
 
 def _counsel(store: Store, config: RunConfig, background: Background) -> Counsel:

@@ -10,6 +10,7 @@ from evolve.authors.commissions import standing
 from evolve.config import current, parse
 from evolve.exchanges import Exchanges, Verdict
 from evolve.llm.bandit import ArmState
+from evolve.phrases import counted
 from evolve.store import Store
 
 
@@ -50,7 +51,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     stale = facts["staleness"]
     late = f"; {stale:.1f} evaluations between prompt and program" if stale is not None else ""
     found = [
-        f"exchanges    {_counted(facts['exchanges'])}: {_counted(facts['verdicts'])}{late}",
+        f"exchanges    {counted(facts['exchanges'])}: {counted(facts['verdicts'])}{late}",
     ]
     if facts["calls"]:
         found.append(
@@ -59,7 +60,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         )
     for call in facts["calls"]:
         found.append(
-            f"  {call['model']}: {call['calls']} calls ({_counted(call['ends'])}), "
+            f"  {call['model']}: {call['calls']} calls ({counted(call['ends'])}), "
             f"{call['tokens']:,} tokens, ${call['cost']:.4f}"
         )
     for name, arms in facts["bandits"].items():
@@ -73,7 +74,3 @@ def lines(facts: dict[str, Any]) -> list[str]:
 def _of(used: float, limit: float | None, form: str) -> str:
     text = form.format(used)
     return text if limit is None else f"{text} of {form.format(limit)}"
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in sorted(counts.items(), key=lambda kv: -kv[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from evolve.authors.calls import Calls, may_be_sent_again
+from evolve.authors.calls import Calls, may_be_sent_again, written_in_vain
 from evolve.exchanges import ATTEMPTS, Exchange, Mode, Verdict
 from evolve.llm.bandit import Bandit, Prior, Pull
 from evolve.llm.history import History
@@ -25,12 +25,16 @@ MODE_WEIGHTS = {mode: float(n) for mode, n in Counter(ROUND).items()}
 
 @dataclass(frozen=True)
 class Outcome:
-    """An exchange of which nothing more is to come. `reward` in [0, 1], `cost` in USD."""
+    """An exchange of which nothing more is to come. `reward` in [0, 1], `cost` in USD.
+
+    `unserved`: given up because of a service, which says something of the model, not of the mode.
+    """
 
     exchange: Exchange
     model: str
     reward: float
     cost: float
+    unserved: bool = False
 
 
 def outcomes(history: History, calls: Calls) -> list[Outcome]:
@@ -38,17 +42,18 @@ def outcomes(history: History, calls: Calls) -> list[Outcome]:
     charged = calls.charged()
     found = []
     for exchange in history.asked():
-        reward = _reward(history, calls, exchange)
+        reward, unserved = _reward(history, calls, exchange)
         if reward is not None:
             model, cost = charged.get(exchange.id, ("", 0.0))
-            found.append(Outcome(exchange, model, reward, cost))
+            found.append(Outcome(exchange, model, reward, cost, unserved))
     return found
 
 
 def modes(found: list[Outcome], evaluation_cost: float) -> Bandit:
-    """The bandit over modes, which learns from every exchange."""
+    """The bandit over modes, which learns from every exchange that was served."""
     priors = {mode.value: Prior(weight=MODE_WEIGHTS[mode]) for mode in Mode}
-    pulls = [Pull(arm=o.exchange.mode.value, reward=o.reward, cost=o.cost) for o in found]
+    served = [o for o in found if not o.unserved]
+    pulls = [Pull(arm=o.exchange.mode.value, reward=o.reward, cost=o.cost) for o in served]
     return Bandit(priors, overhead=evaluation_cost).fold(pulls)
 
 
@@ -64,17 +69,22 @@ def models(found: list[Outcome], settings: LlmSettings) -> Bandit:
     return Bandit(priors, overhead=settings.evaluation_cost).fold(pulls)
 
 
-def _reward(history: History, calls: Calls, exchange: Exchange) -> float | None:
-    """What an exchange was worth; None while more may come of it."""
+def _reward(history: History, calls: Calls, exchange: Exchange) -> tuple[float | None, bool]:
+    """(what an exchange was worth, whether it was given up because of a service).
+
+    The worth is None while more may come of it.
+    """
     replies = history.replies(exchange.id)
     queued = next((r for r in replies if r.verdict is Verdict.QUEUED), None)
     if queued is not None and queued.program is not None:
         row = history.last(queued.program)
-        return None if row is None else reward(history, exchange, row)
+        return (None if row is None else reward(history, exchange, row)), False
     if len(replies) >= ATTEMPTS:
-        return 0.0
+        return 0.0, False
     made = [call for call in calls.of(exchange.id) if call.attempt == len(replies) + 1]
-    return 0.0 if made and not may_be_sent_again(made) else None
+    if not made or may_be_sent_again(made):
+        return None, False
+    return 0.0, not (replies or written_in_vain(made))
 
 
 def reward(history: History, exchange: Exchange, row: Row) -> float:

@@ -11,6 +11,7 @@ from evolve.exchanges import Exchange, Mode, Verdict
 from evolve.llm.answer import Rejected
 from evolve.llm.answer import code as only_code
 from evolve.llm.diff import apply
+from evolve.llm.fit import CHARS_PER_TOKEN, tokens_of
 from evolve.llm.listing import fenced
 from evolve.store import Store
 from islands.program import Program, program_id
@@ -21,6 +22,11 @@ SHOWN = 8000
 """Most characters of an unusable answer that it is returned with."""
 REASON = 4000
 """Most characters of the reason why it is unusable."""
+LEAST = 200
+"""Fewer characters of an answer or a reason that is cut are not worth showing."""
+QUOTE = 32
+"""Characters around an answer that is quoted."""
+CUT = "\n... (cut)"
 _CHANGE = re.compile(r"^[^\w\n]*CHANGE[^\w\n]*:\W*(?P<note>\S.*)$", re.MULTILINE)
 
 
@@ -71,16 +77,30 @@ def judge(answer: str, exchange: Exchange, store: Store, definition: Definition)
     return Judged(Verdict.QUEUED, note, program=program)
 
 
-def again(prompt: str, answer: str, reason: str) -> str:
-    """The prompt that returns an unusable answer to whoever gave it, with the reason, for once."""
-    shown, reason = _cut(answer, SHOWN), _cut(reason.strip(), REASON)
+def again(prompt: str, answer: str, reason: str, tokens: int) -> str:
+    """The prompt that returns an unusable answer to whoever gave it, with the reason, for once.
+
+    At most `tokens` long where `prompt` is. The answer is cut first, then the reason; where not
+    even that has room, the prompt is returned as it was.
+    """
+    room = CHARS_PER_TOKEN * tokens - len(_returned(prompt, "", ""))
+    if room < LEAST:
+        return prompt
+    reason = _cut(reason.strip(), min(REASON, room))
+    shown = _cut(answer.strip("\n"), min(SHOWN, room - len(reason) - QUOTE))
+    text = _returned(prompt, reason, shown)
+    # A fence is as long as what it quotes makes it.
+    return text if tokens_of(text) <= tokens else _returned(prompt, reason, "")
+
+
+def _returned(prompt: str, reason: str, shown: str) -> str:
+    quoted = ["It was:", fenced(shown, "text")] if shown else []
     return "\n\n".join(
         [
             prompt.rstrip(),
             "# Your first answer could not be used",
             reason,
-            "It was:",
-            fenced(shown.strip("\n"), "text"),
+            *quoted,
             "Answer once more, in the same form. Your answer applies to the program as it stands "
             "above, not to what your first answer made of it.\n",
         ]
@@ -88,7 +108,10 @@ def again(prompt: str, answer: str, reason: str) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}\n... (cut)"
+    """At most `most` characters of `text`; empty where that would be next to nothing."""
+    if len(text) <= most:
+        return text
+    return text[: most - len(CUT)] + CUT if most >= LEAST else ""
 
 
 def note_of(answer: str) -> str:

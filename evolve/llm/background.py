@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -52,11 +53,22 @@ def load(
     name = str(meta["device"].get("name", "")).lower()
     vendor = next((page for mark, page in VENDORS.items() if mark in name), None)
     return Background(
-        notes=_text(operator.folder / "notes.md"),
+        notes=for_device(_text(operator.folder / "notes.md"), str(meta["device"]["type"])),
         idioms={x: bullets(_text(pages / f"{page}.md")) for x, page in IDIOMS.items()},
         vendor=bullets(_text(pages / f"{vendor}.md")) if vendor else (),
         cost=cost,
     )
+
+
+def for_device(notes: str, device: str) -> str:
+    """`notes` without the sections for other devices, such as `## On CUDA: pitfalls`.
+
+    `device` is `cuda` or `cpu`.
+    """
+    parts = re.split(r"^(?=## )", notes, flags=re.MULTILINE)
+    marks = [re.match(r"## On (\w+)\b", part) for part in parts]
+    kept = [p for p, m in zip(parts, marks, strict=True) if m is None or m[1].lower() == device]
+    return "".join(kept)
 
 
 def bullets(page: str) -> tuple[str, ...]:

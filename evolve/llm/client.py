@@ -23,9 +23,8 @@ from evolve.llm.reply import Reply
 from evolve.llm.retry import Fault, retrying
 from evolve.llm.settings import LlmSettings, key_of
 from evolve.llm.spend import Reservation, Spend
+from evolve.redaction import in_order, redact
 
-SECRET_LENGTH = 8
-"""Shorter keys are placeholders of local servers, such as `none`, and occur in ordinary text."""
 DETAIL_LIMIT = 400
 """Most characters of detail kept with a refusal."""
 
@@ -66,9 +65,7 @@ class Client:
         self.spend = spend or Spend(settings.max_cost, settings.max_tokens)
         self._rng = rng or np.random.default_rng()
         keys = {model.name: key_of(model, environ) for model in settings.models}
-        self._secrets = sorted(
-            {key for key in keys.values() if key and len(key) >= SECRET_LENGTH}, key=len
-        )[::-1]
+        self._secrets = in_order(key for key in keys.values() if key)
         self._endpoints = {
             model.name: Endpoint(model, keys[model.name], settings) for model in settings.models
         }
@@ -238,10 +235,7 @@ class Client:
 
     def _redact(self, text: str) -> str:
         """`text` fit for a record, without keys: endpoints repeat them in their complaints."""
-        text = clean(text)
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
-        return text
+        return redact(clean(text), self._secrets)
 
 
 def _judge(endpoint: Endpoint, fault: Fault | None) -> None:

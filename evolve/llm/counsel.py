@@ -27,6 +27,7 @@ from evolve.notebook import (
     Reading,
     Response,
 )
+from evolve.rows import together
 from evolve.store import Store
 
 BATCH = 6
@@ -54,6 +55,7 @@ class Counsel:
         tokens: int = TOKENS,
     ) -> None:
         self.notebook = Notebook(store)
+        self._db = store.connection
         self._background = background
         self._emitter = emitter
         self._batch = batch
@@ -154,7 +156,7 @@ class Counsel:
             answer=answer,
             model=model,
         )
-        with self.notebook.together():
+        with together(self._db):
             if asked.kind is Kind.PLAN:
                 response = self._plan(asked, response, history)
             else:

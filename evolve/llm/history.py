@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -211,13 +211,16 @@ class History:
 
     def languages(self) -> tuple[Language, ...]:
         """Languages that the run's device and configuration allow."""
-        cpu = self.meta["device"].get("type") == "cpu"
-        able = (
-            (Language.CPP, Language.TILELANG)
-            if cpu
-            else (Language.TRITON, Language.TILELANG, Language.CUDA)
-        )
-        return tuple(x for x in able if not self.config.languages or x in self.config.languages)
+        return languages(self.meta["device"], self.config.languages)
+
+
+def languages(device: Mapping[str, Any], chosen: Collection[str]) -> tuple[Language, ...]:
+    """Those that run on a device (as a run's meta tells it) and were chosen; none chosen: all."""
+    if device.get("type") == "cpu":
+        able: tuple[Language, ...] = (Language.CPP, Language.TILELANG)
+    else:
+        able = (Language.TRITON, Language.TILELANG, Language.CUDA)
+    return tuple(language for language in able if not chosen or language in chosen)
 
 
 def _whole(row: Row) -> bool:

@@ -26,7 +26,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evaluators.schema import Language
+from evolve.llm.history import languages
 from evolve.llm.likeness import likeness, relevance
 from evolve.notebook import Insight, Notebook, Recalled, one_line
 from evolve.store import FILE, VERSION, Store
@@ -244,22 +244,11 @@ def _definition(item: _Found, meta: Mapping[str, Any]) -> tuple[float, str]:
         return 1.0, "the same definition"
     if item.meta["operator"] == meta["operator"]:
         return 0.7, one_line(str(item.meta["definition"]), 80)
-    if item.language and item.language in _languages(meta):
+    if item.language and item.language in languages(
+        meta["device"], meta.get("config", {}).get("languages") or ()
+    ):
         return 0.3, f"another operator, {one_line(str(item.meta['operator']), 60)}"
     return 0.0, ""
-
-
-def _languages(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    chosen = meta.get("config", {}).get("languages")
-    if chosen:
-        return tuple(str(name) for name in chosen)
-    cpu = meta["device"].get("type") == "cpu"
-    able = (
-        (Language.CPP, Language.TILELANG)
-        if cpu
-        else (Language.TRITON, Language.TILELANG, Language.CUDA)
-    )
-    return tuple(language.value for language in able)
 
 
 def _device(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[float, str]:

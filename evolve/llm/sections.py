@@ -55,7 +55,7 @@ def notes(background: Background) -> Section:
     parts = [p.strip() for p in re.split(r"^(?=## )", background.notes, flags=re.MULTILINE)]
     parts = [re.sub(r"^# .*\n+", "", p) for p in parts if p]
     head, rest = parts[:1], parts[1:]
-    rest.sort(key=lambda p: not p.lower().startswith("## pitfalls"))
+    rest.sort(key=lambda p: not re.match(r"## (on \w+: *)?pitfalls", p.lower()))
     items = tuple((re.sub(r"^## ", "### ", p),) for p in (*head, *rest) if p)
     return Section("The operator", PRIORITY["notes"], items, share=0.35)
 

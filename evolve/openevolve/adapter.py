@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,13 +23,13 @@ from pathlib import Path
 
 from evolve.errors import UserError
 from evolve.openevolve.checkpoint import fitness
+from evolve.redaction import named_secret
 
 DEADLINE_S = 300.0
 """OpenEvolve's own default."""
 OUTPUT = 4000
 """Most characters kept of what an evaluator prints."""
 _FOREIGN = Path(__file__).with_name("foreign.py")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
 class Outcome(StrEnum):
@@ -118,7 +117,7 @@ class ForeignEvaluator:
 
 def environment(folder: Path) -> dict[str, str]:
     """This process's environment without what looks like a secret; temporary files in `folder`."""
-    kept = {k: v for k, v in os.environ.items() if not _SECRET.search(k)}
+    kept = {k: v for k, v in os.environ.items() if not named_secret(k)}
     return {**kept, "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 

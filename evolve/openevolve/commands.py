@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from evolve.commands.options import Json, find_run, positive
+from evolve.commands.printing import print_json
+
 commands = typer.Typer()
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Entry = Annotated[str, typer.Option(help="Function that is called.")]
 Returns = Annotated[
     bool, typer.Option("--returns", help="It takes the inputs alone and returns the outputs.")
@@ -40,14 +42,13 @@ def import_openevolve(
     as_json: Json = False,
 ) -> None:
     """Queue the best programs of an OpenEvolve checkpoint in a run; `resume` evaluates them."""
-    from evolve.cli import _find_run, _positive, _print_json
     from evolve.openevolve.importing import How, import_checkpoint, report_lines
 
-    run_dir = _find_run(run)
+    run_dir = find_run(run)
     how = How(_language(language), entry, returns)
-    report = import_checkpoint(run_dir, checkpoint, how, _positive(count, "-n"), dry_run)
+    report = import_checkpoint(run_dir, checkpoint, how, positive(count, "-n"), dry_run)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         print("\n".join(report_lines(report, run_dir)))
 
@@ -72,12 +73,11 @@ def openevolve_score(
     as_json: Json = False,
 ) -> None:
     """Score programs with an OpenEvolve evaluator, each in its own process; exit 1 if one fails."""
-    from evolve.cli import _print_json
     from evolve.openevolve.scoring import score, score_lines
 
     facts = score(evaluator, programs, deadline, tuple(cascade or ()), python)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
         print("\n".join(score_lines(facts)))
     if any(fact["outcome"] != "SCORED" for fact in facts):
@@ -97,12 +97,11 @@ def openevolve_evaluator(
     as_json: Json = False,
 ) -> None:
     """Write what OpenEvolve needs to evolve an operator with our evaluator."""
-    from evolve.cli import _print_json
     from evolve.openevolve.project import write
 
     written = write(operator, definition, device, seed, out)
     if as_json:
-        _print_json(written)
+        print_json(written)
     else:
         print("\n".join([*written["written"], f"then: {written['command']}"]))
 

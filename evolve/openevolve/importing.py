@@ -13,6 +13,7 @@ from evaluators.catalog import explain
 from evaluators.schema import BuildSpec, Definition, Language, Solution, SourceFile
 from evolve.lock import sole_writer
 from evolve.openevolve.checkpoint import Checkpoint, Foreign, read
+from evolve.phrases import waiting_line
 from evolve.store import Store
 from islands.program import Program
 
@@ -144,8 +145,5 @@ def report_lines(report: dict[str, Any], run: Path) -> list[str]:
     lines += [f"{name}  DAMAGED  not a program" for name in report["damaged"]]
     if not report["kept"]:
         return [*lines, "dry run: nothing was kept"]
-    waiting, done = report["pending"], report["evaluations"]
-    if not waiting:
-        return [*lines, "nothing pending"]
-    need = f" --evaluations {done + waiting}" if done + waiting > report["budget"] else ""
-    return [*lines, f"{waiting} pending; evaluate with: evolve resume {run}{need}"]
+    done, budget = report["evaluations"], report["budget"]
+    return [*lines, waiting_line(report["pending"], done, budget, run)]

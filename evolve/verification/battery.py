@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 from evaluators import catalog
 from evaluators.child import EvaluatorError
 from evaluators.schema import Evaluation
-from evolve import session
+from evolve.authors.keys import drop, named_near
 from evolve.config import parse
 from evolve.errors import UserError
-from evolve.pool import telling
+from evolve.phrases import gist
+from evolve.plan import plan, pool_for
 from evolve.verification import environment, page, regression, steps, subject
 from evolve.verification.progress import Watch
 from evolve.verification.record import NAMES, Outcome, Report, Step
@@ -38,11 +40,12 @@ def verify(
     `out` is the folder itself; by default one for the device beside what was given. UserError and
     ExportError for bad input; nothing of what a kernel does is raised.
     """
+    drop(named_near(path), os.environ)  # before anything starts that would inherit them
     given = subject.read(path)
     choices = {"operator": given.operator.name, "definition": given.definition.name}
-    found = session.plan(parse({**choices, "device": device, "seed": seed}))
+    found = plan(parse({**choices, "device": device, "seed": seed}))
     listed = catalog.peers(found.operator, found.definition, found.device) if peers else []
-    with Watch(quiet) as watch, session.pool_for(found) as pool:
+    with Watch(quiet) as watch, pool_for(found) as pool:
         name = str(pool.facts.get("name", found.device))
         folder = out or given.folder / subject.slug(name)
         page.make(folder)
@@ -83,7 +86,7 @@ class Battery:
             try:
                 found = step()
             except (UserError, EvaluatorError) as error:
-                found = Step(name=name, outcome=Outcome.BROKEN, summary=telling(str(error)))
+                found = Step(name=name, outcome=Outcome.BROKEN, summary=gist(str(error)))
             seconds = round(time.monotonic() - started, 1)
             self._done[name] = found.model_copy(update={"seconds": seconds})
             self._bench.watch.say(page.line(self._done[name]))

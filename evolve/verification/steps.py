@@ -11,8 +11,9 @@ from evaluators.launches import UNAVAILABLE
 from evaluators.sanitizer import Sanitized
 from evaluators.schema import Evaluation, Judged, Replays, Solution, Status, Workload
 from evolve import closing
-from evolve.pool import EvaluatorPool, telling
-from evolve.session import Plan
+from evolve.phrases import gist
+from evolve.plan import Plan
+from evolve.pool import EvaluatorPool
 from evolve.verification.progress import Watch
 from evolve.verification.record import Outcome, Step, Table
 
@@ -84,7 +85,7 @@ def _told(evaluation: Evaluation, replays: Replays) -> str:
     if replays.failures:
         wrong = [row.label for row in replays.judged if row.failures]
         where = f" ({', '.join(wrong[:3])})" if wrong else ""
-        first = telling(replays.failures[0], 200)
+        first = gist(replays.failures[0], 200)
         return f"{len(replays.failures)} of {replays.calls} calls failed{where}: {first}"
     cases = sum(row.kind == "case" for row in replays.judged)
     text = f"{len(evaluation.results)} unseen workloads and {cases} cases right"
@@ -96,7 +97,7 @@ def _told(evaluation: Evaluation, replays: Replays) -> str:
 
 
 def _status(evaluation: Evaluation) -> str:
-    return f"{evaluation.status.value}: {telling(evaluation.log)}"
+    return f"{evaluation.status.value}: {gist(evaluation.log)}"
 
 
 def benchmark(bench: Bench, peers: list[Any]) -> tuple[Step, list[dict[str, Any]]]:
@@ -107,7 +108,7 @@ def benchmark(bench: Bench, peers: list[Any]) -> tuple[Step, list[dict[str, Any]
     )
     own = entries[0]
     if own["status"] != Status.PASSED.value:
-        text = f"{own['status']}: {telling(own['log'])}"
+        text = f"{own['status']}: {gist(own['log'])}"
         return Step(name="benchmark", outcome=Outcome.FAILED, summary=text, log=own["log"]), entries
     ceilings = bench.pool.facts.get("ceilings") or {}
     rows = tuple(_latency_row(row, ceilings, _dtype(bench)) for row in own["results"])
@@ -141,7 +142,7 @@ def stability(bench: Bench) -> Step:
         name="stability",
         outcome=Outcome.FAILED if faults else Outcome.PASSED,
         summary="; ".join(faults) or right,
-        notes=tuple(telling(text, 200) for text in unavailable),
+        notes=tuple(gist(text, 200) for text in unavailable),
         log="\n".join([*replays.failures[:LOGS], *_findings(checked)]),
         facts={
             **replays.model_dump(mode="json", exclude={"judged", "failures"}),
@@ -156,7 +157,7 @@ def _findings(checked: Sequence[Sanitized]) -> list[str]:
 
 
 def _tool_faults(checked: Sequence[Sanitized]) -> list[str]:
-    return [f"{c.tool}: {telling(c.text, 200)}" for c in checked if c.outcome == "errors"]
+    return [f"{c.tool}: {gist(c.text, 200)}" for c in checked if c.outcome == "errors"]
 
 
 def _stability_tables(replays: Replays, checked: Sequence[Sanitized]) -> list[Table]:

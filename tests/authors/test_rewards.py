@@ -113,6 +113,29 @@ def test_answers_that_never_apply_and_refusals_earn_nothing(store: Store, tmp_pa
     assert [(o.exchange.id, o.reward) for o in settled] == [(hopeless.id, 0), (refused.id, 0)]
 
 
+@pytest.mark.parametrize(
+    ("reason", "times", "unserved"),
+    [
+        (Reason.BAD_REQUEST, 1, True),
+        (Reason.WRONG_KEY, 3, True),
+        (Reason.SERVER_ERROR, 3, True),
+        (Reason.EMPTY, 1, False),
+    ],
+)
+def test_a_failing_service_says_something_of_the_model_and_nothing_of_the_mode(
+    store: Store, tmp_path: Path, reason: Reason, times: int, unserved: bool
+) -> None:
+    exchange, calls = ask(store, tmp_path), Calls(store)
+    call = Call(about=exchange.id, emitter="llm", model="m")
+    for _ in range(times):
+        calls.close(calls.open(call), call, Refused(model="m", reason=reason))
+    (outcome,) = rewards.outcomes(History(store), calls)
+    assert outcome.unserved == unserved
+    assert rewards.modes([outcome], 0.01).state()["diff"].pulls == (0 if unserved else 1)
+    settings = LlmSettings(models=(Model(name="m", base_url="http://localhost/v1"),))
+    assert rewards.models([outcome], settings).state()["m"].pulls == 1
+
+
 def test_bandits_learn_by_mode_and_by_model(store: Store, tmp_path: Path) -> None:
     for mode, evaluation in (
         (Mode.DIFF, sample_run.passed(2.6, 3.2)),

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from evolve.authors.keys import redact, secrets, withdraw
+from evolve.authors.keys import withdraw
 from evolve.authors.settings import AgentSettings, command_of
 from evolve.config import RunConfig, load, parse
 from evolve.errors import UserError
 from evolve.lock import sole_writer
+from evolve.redaction import redact, secrets
 
 MODEL = {"name": "m", "base_url": "https://example.org/v1", "key_env": "SOME_KEY"}
 

@@ -51,7 +51,7 @@ def slow_then_fine() -> Iterator[ScriptedServer]:
 def started(folder: Path, url: str, *options: str) -> Terminal:
     settings = folder / "run.toml"
     settings.write_text(SMALL.replace("count = 2", "count = 1") + LLM.format(url=url))
-    fixed = ("--config", str(settings), "--results", str(folder), "--name=run", "--search-only")
+    fixed = ("--config", str(settings), "--results", str(folder), "--name=run")
     return Terminal("run", *fixed, *options)
 
 
@@ -77,6 +77,10 @@ def test_a_key_is_nowhere_but_in_requests(
     assert len(seen) > 5
     assert any(KEY in x.headers["authorization"] for x in slow_then_fine.requests)
     assert KEY not in terminal.screen
+    exported = evolve("export", str(tmp_path / "run"), "--out", str(tmp_path / "exported"))
+    assert exported.code == 0, exported.err
+    assert (tmp_path / "exported" / "champion" / "solution.json").is_file()
+    assert list((tmp_path / "exported" / "exchanges").glob("*.answer.md"))
     sessions = Path("/tmp/ray").glob("session_2*")
     folders = [tmp_path, *(s for s in sessions if s.stat().st_mtime >= before - 1)]
     for folder in folders:
@@ -94,7 +98,7 @@ def test_a_key_is_nowhere_but_in_requests(
 
 def test_ctrl_c_ends_calls_at_once_and_says_what_is_left(tmp_path: Path) -> None:
     with ScriptedServer([server.hangs]) as hanging:
-        terminal = started(tmp_path, hanging.url, "--evaluations", "4")
+        terminal = started(tmp_path, hanging.url, "--evaluations", "4", "--search-only")
         try:
             wait_for(lambda: bool(hanging.requests), 90, "a request")
             family = terminal.family()
@@ -114,7 +118,7 @@ def test_ctrl_c_ends_calls_at_once_and_says_what_is_left(tmp_path: Path) -> None
 
 def test_a_killed_run_pays_once_and_asks_again(tmp_path: Path, evolve: Evolve) -> None:
     with ScriptedServer([server.hangs] * 2 + [writes()]) as model:
-        terminal = started(tmp_path, model.url, "--evaluations", "3")
+        terminal = started(tmp_path, model.url, "--evaluations", "3", "--search-only")
         try:
             wait_for(lambda: len(model.requests) == 2, 90, "two requests")
             family = terminal.family()

@@ -10,8 +10,8 @@ import pytest
 from evaluators import catalog
 from evolve import cluster
 from evolve.config import parse
+from evolve.plan import Plan
 from evolve.pool import EvaluatorPool
-from evolve.session import Plan
 from evolve.verification.battery import Battery
 from evolve.verification.progress import Watch
 from evolve.verification.record import NAMES, Report

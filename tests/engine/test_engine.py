@@ -350,3 +350,26 @@ def test_memory_stays_flat_and_disk_small(search: Search) -> None:
     search.store.close()
     disk = sum(file.stat().st_size for file in search.store.run_dir.glob(f"{FILE}*"))
     assert disk / programs <= 8 * 1024
+
+
+# -- evaluators that die between evaluations -------------------------------------------------------
+
+
+def test_a_dead_evaluator_is_replaced_and_its_successor_asked() -> None:
+    import ray
+
+    actors = []
+
+    def start() -> object:
+        actors.append(spawn(Reliable))
+        return actors[-1]
+
+    pool = EvaluatorPool([start])
+    (workload,) = pool.sample("search", 0, 1, 1)
+    expected = pool.costs([workload])
+    ray.kill(actors[0])
+    assert pool.cost(workload) == expected[0]
+    ray.kill(actors[1])
+    assert [w.axes for w in pool.sample("search", 0, 1, 1)] == [workload.axes]
+    assert len(actors) == 3
+    pool.close()

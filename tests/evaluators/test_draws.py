@@ -112,3 +112,31 @@ def test_guard_bands_surround_every_output(tmp_path: Path) -> None:
             assert epoch.trespass(0, 0) == f"{where} output 'y'"
     finally:
         epoch.blocks.close()
+
+
+class Writable(Epoch):
+    """Inputs on the CPU that are treated as on an accelerator, where candidates can write them."""
+
+    on_cpu = property(lambda self: False)  # type: ignore[assignment]
+
+    def _on_cuda(self, name: str) -> None:
+        """There is no accelerator to wait for."""
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_no_draw_starts_from_spoiled_inputs(tmp_path: Path, watched: bool) -> None:
+    epoch = Writable(3, DEFINITION, loaded(tmp_path), list(WORKLOADS), "cpu", b"one")
+    epoch.fill(None, 1)
+    try:
+        block, call = epoch.blocks.inputs.tensor, epoch.calls[0]
+        base = block[call.base_start : call.base_start + call.span]
+        right = base.clone()
+        base[4:8] ^= 1
+        epoch.draw(0, 0, watched=watched)
+        assert torch.equal(base, right)
+        assert not epoch.mend(0)
+        base[4:8] ^= 1
+        assert epoch.mend(0)
+        assert torch.equal(base, right)
+    finally:
+        epoch.blocks.close()

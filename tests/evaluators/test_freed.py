@@ -38,7 +38,9 @@ def test_unused_blocks_are_taken_piece_by_piece() -> None:
         "blocks": [block(20 << 20, "inactive")],
     }
     graphs = {**large, "segment_pool_id": (0, 1)}
-    assert freed._inactive([small, large, graphs]) == [1 << 20, 512, 20 << 20]
+    mine, other = {**large, "stream": 7}, {**large, "stream": 9}
+    found = freed._inactive([small, mine, graphs, other], stream=7)
+    assert found == [1 << 20, 512, 20 << 20]
 
 
 def test_what_a_process_holds_and_its_peak() -> None:

@@ -1,5 +1,7 @@
 """The guard: a plain kernel passes, and each refusal names the line."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -372,3 +374,16 @@ def test_lines_are_counted_through_splices_comments_and_strings():
     lines = {t.text: t.line for t in lexer.tokens(text)}
     assert [lines[w] for w in ("a", "b", "c", '"s"', "d", "include")] == [1, 3, 4, 5, 6, 7]
     assert [t.text for t in lexer.tokens(text) if t.directive] == ["#", "include", "<", "e", ">"]
+
+
+def test_strings_in_a_row_are_read_as_one_and_in_no_time():
+    def held(text: str) -> list[tuple[str, bool]]:
+        return [(found, whole) for _, found, whole in lexer.strings(lexer.tokens(text))]
+
+    assert held('"/pr" "oc/" x "self"') == [("/proc/", True), ("oc/", False), ("self", True)]
+    assert held('#define A "a" \\\n "b"\n"c"') == [("ab", True), ("b", False), ("c", True)]
+    many = '"" ' * 20_000 + '"/proc/self"'
+    start = time.perf_counter()
+    found = lexer.strings(lexer.tokens(many))
+    assert all(text == "/proc/self" for _, text, _ in found)
+    assert time.perf_counter() - start < 2

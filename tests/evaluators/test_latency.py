@@ -15,6 +15,7 @@ from evaluators.latency import Side as LatencySide
 from evaluators.schema import Language, Status
 from evaluators.settings import EvaluatorSettings
 from evaluators.stopwatch import Estimate, HostStopwatch
+from evaluators.trial import Clock
 from tests.evaluators.bench import CPP, WORKLOADS, evaluator, solution
 
 WORK = """
@@ -72,10 +73,18 @@ class Side:
     `after` ms of work behind its back."""
 
     def __init__(
-        self, name: str, latency: float, calls: list[str], beside: float = 0.0, after: float = 0.0
+        self,
+        name: str,
+        latency: float,
+        calls: list[str],
+        beside: float = 0.0,
+        after: float = 0.0,
+        late: float = 0.0,
+        queued: float = 0.0,
     ) -> None:
         self.name, self.latency, self.beside, self.calls = name, latency, beside, calls
         self.after, self.spent = after, 0.0
+        self.late, self.queued = late, queued
 
     def prepare(self, workload):
         return Estimate(self.latency)
@@ -84,7 +93,7 @@ class Side:
         self.calls.append(self.name)
         wall = samples * (self.latency + self.beside) + 0.1
         began, self.spent = self.spent, self.spent + samples * self.latency + self.after + 0.2
-        return Batch([self.latency] * samples, wall, began)
+        return Batch([self.latency] * samples, wall, began, self.late, self.queued)
 
 
 class Paper:
@@ -113,10 +122,12 @@ def series(
     slots: int = 0,
     beside: float = 0.0,
     after: float = 0.0,
+    late: float = 0.0,
+    queued: tuple[float, float] = (0.0, 0.0),
 ):
     calls: list[str] = []
-    ours = Side("candidate", candidate_ms, calls, beside, after)
-    sides = ours, Side("anchor", anchor_ms, calls)
+    ours = Side("candidate", candidate_ms, calls, beside, after, late, queued[0])
+    sides = ours, Side("anchor", anchor_ms, calls, queued=queued[1])
     return Series(*sides, Paper(calls, slots), 0), calls
 
 
@@ -145,7 +156,7 @@ def test_what_it_is_worth_to_come_second_cancels():
     even, odd = [[2.0], [1.0]], [[1.0], [2.0]]  # whoever is second is twice as fast
     walls = np.ones(8)
     sides = [
-        LatencySide(Estimate(1.0), "eager", np.asarray(samples * 4), walls, walls)
+        LatencySide(Estimate(1.0), "eager", np.asarray(samples * 4), walls, walls, walls, walls)
         for samples in (even, odd)
     ]
     found = Paired(*sides).speedup(rng())
@@ -177,6 +188,18 @@ def test_time_beside_what_is_claimed_is_implausible():
     assert "exceeds" in plausible.hidden(liar.paired(), "cpu", 2)
     thief.more(8)
     assert "2 ms more" in plausible.hidden(thief.paired(), "cpu", 2)
+
+
+def test_waiting_for_a_processor_that_others_use_is_no_work():
+    late, _ = series(1.0, 1.0, beside=2.0, late=1.9)
+    late.fewest()
+    assert plausible.hidden(late.paired(), "cpu", 2) == ""
+    crowded, _ = series(1.0, 1.0, beside=2.0, queued=(1.9, 0.6))
+    crowded.fewest()
+    assert plausible.hidden(crowded.paired(), "cpu", 2) == ""
+    crowds, _ = series(1.0, 1.0, beside=2.0, queued=(1.9, 0.1))  # its own threads are in its way
+    crowds.fewest()
+    assert "the judge's clock" in plausible.hidden(crowds.paired(), "cpu", 2)
 
 
 def test_work_after_the_call_has_returned_is_implausible():
@@ -250,3 +273,15 @@ def test_twice_the_work_takes_twice_as_long(tmp_path: Path):
     assert result.speedup_high < 1
     assert result.latency_ms > result.anchor_ms
     assert 0.7 < more.score < 1.4
+
+
+def test_a_stage_inside_another_counts_alone():
+    clock = Clock()
+    with clock.stage("latency"):
+        with clock.stage("contest"):
+            time.sleep(0.1)
+        time.sleep(0.01)
+    with clock.stage("contest"):
+        pass
+    assert clock.seconds["contest"] >= 0.1
+    assert 0.01 <= clock.seconds["latency"] < 0.1

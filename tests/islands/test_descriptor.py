@@ -111,10 +111,6 @@ def test_a_regimes_tunables_count_too() -> None:
 def test_a_key_names_its_niche() -> None:
     niche = Niche("cuda", "split", "t64", "s3", "w4", "tma")
     assert niche.key == "cuda/split/t64/s3/w4/tma"
-    assert Niche.of_key(niche.key) == niche
-    for wrong in ("", "cuda/split", "cuda/split/t65/s3/w4/tma", niche.key + "/more"):
-        with pytest.raises(ValueError, match="no such niche"):
-            Niche.of_key(wrong)
 
 
 names = st.sampled_from(
@@ -137,5 +133,5 @@ statements = st.tuples(names, st.sampled_from([" = ", ": ", "=", " "]), values).
 @settings(max_examples=300, deadline=None)
 def test_any_source_has_a_niche(source: str, language: Language, build: BuildFacts) -> None:
     niche = describe(program(source, language), passed(1.0, build=build))
-    assert Niche.of_key(niche.key) == niche
     assert len(niche) == len(AXES)
+    assert all(value in axis for value, axis in zip(niche, AXES.values(), strict=True))

@@ -21,6 +21,7 @@ from evolve.llm.fit import CHARS_PER_TOKEN
 from evolve.llm.history import History
 from evolve.llm.modes import choose
 from evolve.notebook import Consultation, Insight, Kind, Notebook, Reading, Recalled
+from evolve.rows import together
 from evolve.store import Store
 from islands.program import Program
 from tests.llm import sample_run
@@ -458,8 +459,9 @@ def test_all_or_nothing(run: Run) -> None:
     notebook = run.counsel.notebook
 
     def fail_half_way() -> None:
-        with notebook.together():
-            notebook.add_insight(Insight(text="x", island=0, author="m"))
+        with together(run.store.connection):
+            with together(run.store.connection):  # ends with the outer one
+                notebook.add_insight(Insight(text="x", island=0, author="m"))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from evolve import local_model
-from evolve.config import parse
+from evolve.config import load, parse
 from evolve.errors import UserError
 from evolve.llm.client import Client
 from evolve.llm.exchange import Answer, Prompt, Reason, Refused
@@ -99,6 +99,33 @@ def test_it_ends_with_a_process_that_is_killed() -> None:
         parent.kill()
     _, alive = psutil.wait_procs([server], timeout=20)
     assert not alive
+
+
+AGENT = '[agent]\ncommand = "cat"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("", local_model.SHARES),
+        (AGENT, {"tuner": 0.2975, "crossover": 0.1275, "agent": 0.425, "llm": 0.15}),
+        (
+            "[islands]\nemitters = { tuner = 2.0, agent = 1.4 }\n" + AGENT,
+            {"tuner": 0.5, "agent": 0.35, "llm": 0.15},
+        ),
+    ],
+    ids=["alone", "agent", "agent-with-shares"],
+)
+def test_it_takes_part_beside_what_a_file_says(
+    tmp_path: Path, text: str, shares: dict[str, float]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('operator = "matmul_bias_gelu"\n' + text)
+    found = load(file, local_model.overrides(file))
+    assert found.llm is not None
+    assert (found.agent is not None) == bool(text)
+    total = sum(found.islands.emitters.values())
+    assert {n: s / total for n, s in found.islands.emitters.items()} == pytest.approx(shares)
 
 
 @real

@@ -16,7 +16,7 @@ from evaluators.schema import Language, Status
 from evolve.errors import UserError
 from evolve.exchanges import Exchange, Exchanges, Mode, Reply, Verdict
 from evolve.llm import prompt, sections
-from evolve.llm.background import Background, bullets
+from evolve.llm.background import Background, bullets, load
 from evolve.llm.fit import CHARS_PER_TOKEN, REQUIRED, Section, fit, tokens_of
 from evolve.llm.history import History, tail, telling
 from evolve.llm.modes import ROUND, choose, mode_of
@@ -311,3 +311,19 @@ def test_a_run_made_before_exchanges_existed(store: Store, tmp_path: Path) -> No
     new = Store.open(tmp_path / "run")
     assert Exchanges(new).next_number() == 0
     assert Exchanges(Store.open(tmp_path / "run", readonly=True)).all() == []
+
+
+def test_notes_for_another_device_are_left_out(tmp_path: Path) -> None:
+    notes = (
+        "# op\n\nMaths.\n\n## Pitfalls\n\n- All.\n\n## On CUDA: pitfalls\n\n- Warps.\n\n"
+        "## On CPU\n\n- Caches.\n"
+    )
+    root = sample_run.root(tmp_path)
+    (root / "kernels" / "scale_rows" / "notes.md").write_text(notes)
+    for device, there, absent in (("cuda", "Warps", "Caches"), ("cpu", "Caches", "Warps")):
+        meta = {**sample_run.meta(), "device": {**sample_run.DEVICE, "type": device}}
+        found = load(meta, sample_run.DEFINITION, root).notes
+        assert there in found
+        assert absent not in found
+        assert "Maths." in found
+        assert "- All." in found

@@ -9,6 +9,7 @@ import pytest
 
 from evolve.authors.calls import ANSWERED, LOST, Call, Calls
 from evolve.authors.commissions import standing
+from evolve.authors.desk import DENIALS
 from evolve.exchanges import Verdict
 from evolve.llm.exchange import Usage
 from tests.engine.authored import (
@@ -198,6 +199,48 @@ def test_without_other_emitters_an_outage_lasts_until_the_time_is_up(
     assert any("rests" in line for line in search.said)
 
 
+def test_a_model_that_nobody_can_ask_ends_alone_and_early(tmp_path: Path, serve: Serve) -> None:
+    """A wrong name: few prompts are stored, and the reason is said."""
+    there = serve(server.fails(404, "no such model"))
+    search = Search(tmp_path / "run", config(model(there.url), evaluations=50))
+    assert search.run() == "exhausted"
+    assert set(how(search)) <= {"BAD_REQUEST", "OUTAGE", "CLOSED"}
+    assert len(asked(search)) <= DENIALS + search.config.llm.concurrency
+    assert any("llm is asked no more" in line and "404" in line for line in search.said)
+    assert search.store.counts()["search"] == 0
+
+
+def test_a_model_that_nobody_can_ask_leaves_the_others_at_work(
+    tmp_path: Path, serve: Serve
+) -> None:
+    good, bad = serve(writes()), serve(server.fails(404, "no such model"))
+    settings = config(
+        model(good.url), model(bad.url, name="misnamed"), evaluations=12, llm={"patience": 2}
+    )
+    search = Search(tmp_path / "run", settings)
+    assert search.run() == "budget"
+    assert by_emitter(search)["llm"] == 12
+    assert 0 < len(bad.requests) <= DENIALS + 4
+    modes = [arm.pulls for arm in standing(search.store, settings)["modes"].values()]
+    assert sum(modes) == 12
+
+
+def test_a_failing_service_uses_up_no_patience(tmp_path: Path, serve: Serve) -> None:
+    there = serve(*[server.fails(500)] * 8, writes())
+    settings = config(
+        model(there.url),
+        evaluations=3,
+        llm={
+            "patience": 1, "attempts": 1, "breaker_failures": 1, "breaker_s": 0.1,
+            "breaker_max_s": 0.1, "concurrency": 1,
+        },
+    )  # fmt: skip
+    search = Search(tmp_path / "run", settings)
+    assert search.run() == "budget"
+    assert how(search)["SERVER_ERROR"] == 8
+    assert by_emitter(search)["llm"] == 3
+
+
 # -- agents ---------------------------------------------------------------------------------------
 
 
@@ -241,7 +284,7 @@ def test_an_agent_that_fails_is_asked_no_more(tmp_path: Path, extra: str, reason
 
 def test_stopping_ends_agents_at_once(tmp_path: Path) -> None:
     search = Search(tmp_path / "run", with_agent(tmp_path, "time.sleep(60)"))
-    search.watch = lambda engine: engine.stop() if engine.proposing.sending else None
+    search.watch = lambda engine: engine.stop() if engine.authors.writing else None
     started = time.monotonic()
     assert run_agents(search) == "interrupted"
     assert time.monotonic() - started < 8

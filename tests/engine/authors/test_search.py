@@ -103,7 +103,7 @@ def test_staleness_is_recorded(tmp_path: Path, serve: Serve) -> None:
 
 
 def test_the_search_ends_when_tokens_are_used_up_and_says_so(tmp_path: Path, serve: Serve) -> None:
-    there = serve(writes(inputs=15_000))
+    there = serve(writes(inputs=10_000))
     worst = 60_000  # of one prompt: a token a byte, and the longest answer
     settings = config(model(there.url), evaluations=500, llm={"max_tokens": 2 * worst})
     search = Search(tmp_path / "run", settings)

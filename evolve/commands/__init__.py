@@ -1,0 +1,1 @@
+"""The command line by groups. Every command is thin: it reads options and calls one function."""
