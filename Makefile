@@ -1,7 +1,7 @@
 # make run   evolve matmul_bias_gelu on the best device found
 # make local-model  the same on the CPU, with a small language model that runs here
 # make test  every test that this machine allows
-# make test-long  the longer tests: corpora, Ray jobs, runs killed at twenty moments
+# make test-long  the longer tests: corpora, Ray jobs, whole runs, runs killed at twenty moments
 # make lint  ruff and mypy
 PYTHON ?= python3
 VENV := .venv
@@ -36,6 +36,7 @@ local-model: $(STAMP)
 	$(BIN)/evolve run matmul_bias_gelu --device cpu --local-model --evaluations 40
 
 LONG := tests/hacks tests/honest tests/cli/test_ray_job.py tests/cli/test_model_run.py \
+	tests/cli/test_verify.py tests/llm/test_local_model.py \
 	tests/engine/test_resume.py tests/engine/authors/test_faults.py \
 	tests/engine/authors/test_course.py \
 	tests/benchmarks/test_proposing_benchmark.py tests/openevolve/test_evaluator.py \
