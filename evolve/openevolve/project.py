@@ -56,7 +56,7 @@ def write(
             language="python" if suffix == ".py" else language.value,
             suffix=suffix,
             # A JSON text is a YAML text.
-            message=json.dumps(_message(operator, wanted, language)),
+            message=json.dumps(_message(operator, wanted, language, picked)),
         ),
     }
     try:
@@ -92,8 +92,8 @@ def _marked(seed: Solution) -> str:
     return f"{mark} EVOLVE-BLOCK-START\n{text}\n{mark} EVOLVE-BLOCK-END\n"
 
 
-def _message(operator: str, definition: Definition, language: Language) -> str:
-    meta = {"operator": operator, "device": {}}
+def _message(operator: str, definition: Definition, language: Language, device: str) -> str:
+    meta = {"operator": operator, "device": {"type": device}}
     known = background.load(meta, definition, cost=lambda workload: (0.0, 0.0))
     parts = [
         f"You write fast, correct kernels in {language.value}. Make `{definition.name}` faster: "
