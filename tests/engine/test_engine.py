@@ -364,12 +364,17 @@ def test_a_dead_evaluator_is_replaced_and_its_successor_asked() -> None:
         actors.append(spawn(Reliable))
         return actors[-1]
 
+    def kill(actor: Any) -> None:
+        ray.kill(actor)
+        with pytest.raises(ray.exceptions.RayActorError):  # it dies a moment later
+            ray.get([actor.facts.remote() for _ in range(500)])
+
     pool = EvaluatorPool([start])
     (workload,) = pool.sample("search", 0, 1, 1)
     expected = pool.costs([workload])
-    ray.kill(actors[0])
+    kill(actors[0])
     assert pool.cost(workload) == expected[0]
-    ray.kill(actors[1])
+    kill(actors[1])
     assert [w.axes for w in pool.sample("search", 0, 1, 1)] == [workload.axes]
     assert len(actors) == 3
     pool.close()
