@@ -44,13 +44,14 @@ class Batch:
 
     `wall_ms`: the whole round by the judge's clock; `cpu_ms`: processor time that the process and
     all its threads had spent in their life when the round began, NaN where that says nothing.
-    `late_ms`, `queued_ms`: how long in the round the judge and the process were ready to run and
-    waited for a processor.
+    `spent_ms`: the same in the round. `late_ms`, `queued_ms`: how long in the round the judge and
+    the process were ready to run and waited for a processor.
     """
 
     claims_ms: list[float]
     wall_ms: float
     cpu_ms: float = math.nan
+    spent_ms: float = math.nan
     late_ms: float = 0.0
     queued_ms: float = 0.0
 
@@ -97,7 +98,7 @@ class Interval:
 class Side:
     """One side's samples in its faster mode, what the judge saw of its rounds, both medians.
 
-    `walls_ms`, `cpu_ms`, `late_ms`, `queued_ms`: of each round, see `Batch`.
+    `walls_ms`, `cpu_ms`, `spent_ms`, `late_ms`, `queued_ms`: of each round, see `Batch`.
     """
 
     estimate: Estimate
@@ -105,6 +106,7 @@ class Side:
     samples: Samples
     walls_ms: NDArray[np.float64]
     cpu_ms: NDArray[np.float64]
+    spent_ms: NDArray[np.float64]
     late_ms: NDArray[np.float64]
     queued_ms: NDArray[np.float64]
 
@@ -183,6 +185,7 @@ class Series:
                 np.asarray([b.claims_ms for b in rounds]),
                 np.asarray([b.wall_ms for b in rounds]),
                 np.asarray([b.cpu_ms for b in rounds]),
+                np.asarray([b.spent_ms for b in rounds]),
                 np.asarray([b.late_ms for b in rounds]),
                 np.asarray([b.queued_ms for b in rounds]),
             )

@@ -101,12 +101,12 @@ def hidden(paired: Paired, device: str, cores: int) -> str:
             f"clock (at most {allowed:.4g} ms are normal): it works outside the measured time"
         )
     allowed = max(cores * HIDDEN_SHARE * claim, HIDDEN_MS[device])
-    normal = max(0.0, _typical(_unclaimed(theirs, cores), theirs))  # unused cores leave less than 0
-    excess = _typical(_unclaimed(ours, cores), ours) - normal
+    normal = max(0.0, _unclaimed(theirs, cores))  # unused cores leave less than 0
+    excess = _unclaimed(ours, cores) - normal
     if device == "cpu" and excess > allowed:
         return (
             f"a call claims {claim:.4g} ms but its process spends {excess:.4g} ms of processor "
-            f"time beyond that (at most {allowed:.4g} are normal): it works after it has returned"
+            f"time beyond that (at most {allowed:.4g} are normal): it works outside the measured time"
         )
     return ""
 
@@ -128,16 +128,28 @@ def _beside(side: Side) -> Any:
 
 
 def _unexplained(side: Side, common: float) -> Any:
-    """`_beside` without waiting for a processor: the judge's, and up to `common` ms a round of its
-    own, since a candidate can make its first thread wait for others."""
-    waited = (side.late_ms + np.minimum(side.queued_ms, common)) / side.samples.shape[1]
+    """`_beside` without waiting for a processor, shape [rounds].
+
+    Waiting is the judge's, and up to `common` ms a round of its own, since a candidate can make its
+    first thread wait for others. Where the processor time of a round is known, nothing beyond what
+    the claims leave of it was work, however long it took.
+    """
+    calls = side.samples.shape[1]
+    waited = (side.late_ms + np.minimum(side.queued_ms, common)) / calls
+    worked = np.fmax(0.0, side.spent_ms - side.samples.sum(axis=1)) / calls
     beside = _beside(side)
-    return np.where(beside > 0, np.maximum(0.0, beside - waited), beside)
+    left = np.fmin(beside - waited, np.where(np.isnan(side.spent_ms), np.inf, worked))
+    return np.where(beside > 0, np.maximum(0.0, left), beside)
 
 
-def _unclaimed(side: Side, cores: int) -> Any:
-    """Processor time between rounds that the claimed time does not explain, shape [rounds - 1]."""
-    return np.diff(side.cpu_ms) - cores * side.samples.sum(axis=1)[:-1]
+def _unclaimed(side: Side, cores: int) -> float:
+    """Milliseconds of processor time per call that the claimed time does not explain.
+
+    The mean over all rounds: a thread left behind works whenever it gets a processor, in whichever
+    round that is, and waiting for one, which spoils single rounds, costs none of this time.
+    """
+    claims = side.samples[:-1]  # the last round's processor time is never read
+    return float((side.cpu_ms[-1] - side.cpu_ms[0] - cores * claims.sum()) / claims.size)
 
 
 def _flops_per_cycle() -> float:

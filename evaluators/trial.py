@@ -120,12 +120,14 @@ class Trial(Timed):
 
     def time(self, workload: int, mode: Mode, samples: int) -> Batch:
         message = {"command": "time", "workload": workload, "mode": mode, "samples": samples}
-        cpu_ms, before = self._cpu_ms(), self._queued_ms()
+        begin, before = self._cpu_ms(), self._queued_ms()
         start = time.perf_counter()
         reply = self.ask(message)
         wall_ms = (time.perf_counter() - start) * 1e3
+        spent = self._cpu_ms() - begin
         judge, queued = (after - b for after, b in zip(self._queued_ms(), before, strict=True))
-        return Batch(checked(reply.get("samples"), samples), wall_ms, cpu_ms, judge, queued)
+        claims = checked(reply.get("samples"), samples)
+        return Batch(claims, wall_ms, begin, spent, judge, queued)
 
     def failed(self, item: int, status: Status, text: str) -> CandidateFailed:
         """A failure on one item, for the author."""

@@ -265,16 +265,16 @@ def test_memory_that_was_freed_holds_nothing_of_use(judge: Evaluator) -> None:
 def test_a_clock_that_runs_slow_is_implausible(judge: Evaluator) -> None:
     """Without the guard, and faster than any core could be."""
     slow = "import time\nfrom evaluators import stopwatch\nclock = stopwatch.perf_counter_ns\n"
-    wait = "torch.mul(x, scale, out=y)\ntime.sleep(0.01)"
+    work = "torch.mul(x, scale, out=y)\nend = clock() + 10_000_000\nwhile clock() < end: pass"
     judge.guarded = False
     try:
-        text = slow + "stopwatch.perf_counter_ns = lambda: clock() // 50\n" + kernel(wait)
+        text = slow + "stopwatch.perf_counter_ns = lambda: clock() // 50\n" + kernel(work)
         hidden = judge.evaluate(solution(text), samples_factor=3)
-        honest = judge.evaluate(solution(slow + kernel(wait)))
+        honest = judge.evaluate(solution(slow + kernel(work)))
     finally:
         judge.guarded = True
     assert hidden.status is Status.IMPLAUSIBLE, hidden.log
-    assert "judge's clock" in hidden.log
+    assert "outside the measured time" in hidden.log
     assert honest.status is Status.PASSED, honest.log
 
 
@@ -284,12 +284,11 @@ def test_work_left_to_a_thread_is_found(judge: Evaluator) -> None:
     text = "#include <thread>\n" + CPP % spin
     judge.guarded = False
     try:
-        found = [judge.evaluate(solution(text, Language.CPP)) for _ in range(3)]
+        found = judge.evaluate(solution(text, Language.CPP))
     finally:
         judge.guarded = True
-    assert Status.IMPLAUSIBLE in {e.status for e in found}
-    # The clock is read few times here, so that one may slip through: it must have won nothing.
-    assert all(e.status is Status.IMPLAUSIBLE or e.score < 1.5 for e in found)
+    assert found.status is Status.IMPLAUSIBLE, found.log
+    assert "ms of processor time beyond that" in found.log
 
 
 def test_faster_than_the_device_is_implausible(tmp_path: Path) -> None:
