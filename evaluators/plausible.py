@@ -106,7 +106,8 @@ def hidden(paired: Paired, device: str, cores: int) -> str:
     if device == "cpu" and excess > allowed:
         return (
             f"a call claims {claim:.4g} ms but its process spends {excess:.4g} ms of processor "
-            f"time beyond that (at most {allowed:.4g} are normal): it works outside the measured time"
+            f"time beyond that (at most {allowed:.4g} are normal): it works outside the measured "
+            "time"
         )
     return ""
 
