@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from evaluators import processor
+
 DeviceKind = Literal["cuda", "cpu"]
 
 _MIB = 1 << 20
@@ -71,7 +73,14 @@ def input_bytes(device: str, fraction: float) -> int:
 def facts(device: str) -> dict[str, Any]:
     """Name and sizes of the device: strings and numbers for tables and records."""
     if device == "cpu":
-        return {"kind": "cpu", "name": _cpu_name(), "cores": _cores(), "memory_bytes": host_bytes()}
+        return {
+            "kind": "cpu",
+            "name": processor.name(),
+            "cores": processor.cores(),
+            "memory_bytes": host_bytes(),
+            "instructions": " ".join(processor.vectors()),
+            "caches": ", ".join(f"{k} {v >> 10} KiB" for k, v in processor.caches().items()),
+        }
     import torch
 
     properties = torch.cuda.get_device_properties(0)
@@ -155,14 +164,3 @@ def _available_bytes() -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return host_bytes()
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

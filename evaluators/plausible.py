@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evaluators import processor
 from evaluators.latency import Paired, Side
 
 HIDDEN_SHARE = 0.25
@@ -155,9 +154,7 @@ def _unclaimed(side: Side, cores: int) -> float:
 
 def _flops_per_cycle() -> float:
     """Float32 operations of a core in one cycle: two fused multiply-adds of its widest vectors."""
-    flags = ""
-    if os.path.exists("/proc/cpuinfo"):
-        flags = Path("/proc/cpuinfo").read_text()
-    if "amx_tile" in flags:
+    vectors = processor.vectors()
+    if "amx_tile" in vectors:
         return 2048.0  # bfloat16 tiles, which a float32 product can be split into
-    return 64.0 if "avx512f" in flags else 32.0
+    return 64.0 if "avx512f" in vectors else 32.0

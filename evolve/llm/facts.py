@@ -74,6 +74,10 @@ def device_lines(device: Mapping[str, Any]) -> list[str]:
             f"{REGISTERS} registers (255 a thread), {known.warps} warps"
         )
         lines.append(f"- Instructions: {known.features}")
+    if device.get("instructions"):
+        lines.append(f"- Vector instructions (names of /proc/cpuinfo): {device['instructions']}")
+    if device.get("caches"):
+        lines.append(f"- Data caches: {device['caches']} (the last is shared by the cores)")
     return lines
 
 

@@ -15,7 +15,7 @@ import pytest
 from evaluators.schema import Language, Status
 from evolve.errors import UserError
 from evolve.exchanges import Exchange, Exchanges, Mode, Reply, Verdict
-from evolve.llm import prompt, sections
+from evolve.llm import facts, prompt, sections
 from evolve.llm.background import Background, bullets, load
 from evolve.llm.fit import CHARS_PER_TOKEN, REQUIRED, Section, fit, tokens_of
 from evolve.llm.history import History, tail, telling
@@ -311,6 +311,19 @@ def test_a_run_made_before_exchanges_existed(store: Store, tmp_path: Path) -> No
     new = Store.open(tmp_path / "run")
     assert Exchanges(new).next_number() == 0
     assert Exchanges(Store.open(tmp_path / "run", readonly=True)).all() == []
+
+
+def test_a_processor_is_described_by_its_instructions_and_caches() -> None:
+    device = {
+        "name": "Some CPU",
+        "cores": 2,
+        "instructions": "avx2 fma",
+        "caches": "L1 48 KiB, L2 1024 KiB",
+    }
+    text = "\n".join(facts.device_lines(device))
+    assert "avx2 fma" in text
+    assert "L1 48 KiB, L2 1024 KiB" in text
+    assert "nstructions" not in "\n".join(facts.device_lines({"name": "Some CPU", "cores": 2}))
 
 
 def test_notes_for_another_device_are_left_out(tmp_path: Path) -> None:
