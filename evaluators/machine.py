@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluators import devices, plausible
+from evaluators.builders import toolchains
 from evaluators.plausible import Ceiling
 from evaluators.schema import Definition, Language, Solution
 
@@ -28,7 +29,7 @@ class Machine:
         self._dtypes: set[str] = {spec.dtype for spec in definition.inputs.values()}
         self._known = devices.facts(device)
         self._ceilings: dict[str, Any] | None = None
-        self.versions = devices.versions()
+        self.versions = devices.versions() | toolchains.versions()
 
     def facts(self) -> dict[str, Any]:
         """Name, sizes and ceilings of the device. Needs the device the first time."""

@@ -12,14 +12,13 @@ from typing import Any
 from evaluators.schema import Definition
 from evolve.errors import UserError
 from evolve.exchanges import ATTEMPTS, Exchange, Exchanges, Mode, Reply, Verdict
-from evolve.llm import background, prompt
+from evolve.llm import background, prompt, sections
 from evolve.llm.answering import Judged, judge
 from evolve.llm.background import Background
 from evolve.llm.counsel import Counsel
 from evolve.llm.fit import tokens_of
 from evolve.llm.history import History, tail
 from evolve.llm.modes import choose
-from evolve.llm.sections import PRIORITY
 from evolve.lock import sole_writer
 from evolve.phrases import waiting_line
 from evolve.rows import together
@@ -109,7 +108,10 @@ class _Desk:
             task,
             emitter=EMITTER,
             tokens=self._tokens,
-            learned=self._counsel.sections(self.history, task.island, PRIORITY),
+            learned=[
+                sections.asked_before(self.history, task),
+                *self._counsel.sections(self.history, task.island, sections.PRIORITY),
+            ],
         )
         return exchange.model_copy(update={"told": self._store.evaluated_of(task.island)})
 

@@ -33,7 +33,7 @@ class CppBuilder(Builder):
 
     def _compile(self, solution: Solution, folder: Path) -> native.Compiled:
         write_sources(solution, folder)
-        command = [_compiler(), *FLAGS, "-shared", "-Wl,--no-undefined"]
+        command = [find_compiler(), *FLAGS, "-shared", "-Wl,--no-undefined"]
         command += native.include_flags(folder)
         command += native.sources(solution, folder, SUFFIXES)
         return native.compile_library([*command, *native.link_flags()], folder)
@@ -48,7 +48,7 @@ class CppBuilder(Builder):
         )
 
 
-def _compiler() -> str:
+def find_compiler() -> str:
     """Path of the C++ compiler: `$CXX`, else g++. BuildError when there is none."""
     found = shutil.which(os.environ.get("CXX") or "g++")
     if found is None:

@@ -79,9 +79,8 @@ class Commissions:
 
     def _learned(self, history: History, task: Task) -> list[Section]:
         """Plan and insights, and that others have the same task."""
-        same = sum(e.mode is task.mode and e.parents == task.parents for e in history.asked())
         told = self._counsel.sections(history, task.island, sections.PRIORITY)
-        return [sections.asked_before(same), *told]
+        return [sections.asked_before(history, task), *told]
 
     def model(self, number: int, attempt: int, among: Collection[str]) -> str:
         """The model of `[llm]` for a call; ValueError when `among` has none."""

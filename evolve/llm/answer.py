@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 EDIT_FORMAT = """\
-Answer with one or more blocks of this form, each line of SEARCH copied exactly from the source:
+Answer with one or more blocks of this form; SEARCH is whole lines, copied exactly from the source:
 
 <<<<<<< SEARCH
 the lines to change, with as many lines around them as make them unique in the file

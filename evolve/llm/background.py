@@ -50,11 +50,15 @@ def load(
         module = catalog.load_module(operator)
         cost = partial(_cost, module.cost, definition.model_dump(mode="json"))
     pages = root / "docs" / "knowledge"
+    device = str(meta["device"]["type"])
     name = str(meta["device"].get("name", "")).lower()
     vendor = next((page for mark, page in VENDORS.items() if mark in name), None)
     return Background(
-        notes=for_device(_text(operator.folder / "notes.md"), str(meta["device"]["type"])),
-        idioms={x: bullets(_text(pages / f"{page}.md")) for x, page in IDIOMS.items()},
+        notes=for_device(_text(operator.folder / "notes.md"), device),
+        idioms={
+            x: bullets(for_device(_text(pages / f"{page}.md"), device))
+            for x, page in IDIOMS.items()
+        },
         vendor=bullets(_text(pages / f"{vendor}.md")) if vendor else (),
         cost=cost,
     )

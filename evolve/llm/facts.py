@@ -76,6 +76,10 @@ def device_lines(device: Mapping[str, Any]) -> list[str]:
         lines.append(f"- Instructions: {known.features}")
     if device.get("instructions"):
         lines.append(f"- Vector instructions (names of /proc/cpuinfo): {device['instructions']}")
+    versions = device.get("versions") or {}
+    tools = ("g++", "tilelang") if device.get("type") == "cpu" else ("triton", "tilelang", "nvcc")
+    if builders := [f"{tool} {versions[tool]}" for tool in tools if tool in versions]:
+        lines.append(f"- Kernels are built by {', '.join(builders)}")
     if device.get("caches"):
         lines.append(f"- Data caches: {device['caches']} (the last is shared by the cores)")
     return lines
@@ -136,10 +140,18 @@ def _argument(name: str, spec: TensorSpec) -> str:
 
 @dataclass(frozen=True)
 class Roof:
-    """How near one result is to what the device can do. `bound`: `bytes` or `arithmetic`."""
+    """How near one result is to what the device can do, in bytes moved and in arithmetic."""
 
-    share: float
-    bound: str
+    bytes: float
+    arithmetic: float
+
+    @property
+    def share(self) -> float:
+        return max(self.bytes, self.arithmetic)
+
+    @property
+    def bound(self) -> str:
+        return "bytes" if self.bytes >= self.arithmetic else "arithmetic"
 
 
 def roof(result: WorkloadResult, cost: Cost | None, device: Mapping[str, Any]) -> Roof | None:
@@ -152,10 +164,11 @@ def roof(result: WorkloadResult, cost: Cost | None, device: Mapping[str, Any]) -
     if cost is None or not ceilings.get("copy_gbps") or not rates:
         return None
     flops, least_bytes = cost
-    by_bytes = least_bytes / (ceilings["copy_gbps"] * 1e9)
-    by_flops = flops / (max(rates) * 1e12)
-    bound = "bytes" if by_bytes >= by_flops else "arithmetic"
-    return Roof(max(by_bytes, by_flops) / (result.latency_ms * 1e-3), bound)
+    seconds = result.latency_ms * 1e-3
+    return Roof(
+        least_bytes / (ceilings["copy_gbps"] * 1e9) / seconds,
+        flops / (max(rates) * 1e12) / seconds,
+    )
 
 
 def result_rows(
@@ -168,16 +181,22 @@ def result_rows(
     rows = []
     for result in evaluation.results:
         workload = workloads.get(result.workload)
-        near = roof(result, costs.get(result.workload), device)
-        share = f"{near.share:.0%} ({near.bound})" if near else "unknown"
+        cost = costs.get(result.workload)
+        near = roof(result, cost, device)
+        size = f"{cost[1] / 1e6:.3g}" if cost else "unknown"
+        share = f"{near.bytes:.0%} / {near.arithmetic:.0%}" if near else "unknown"
         text = (
-            f"| {workload.label if workload else result.workload} | {result.latency_ms * 1e3:.4g} "
+            f"| {workload.label if workload else result.workload} | {size} "
+            f"| {result.latency_ms * 1e3:.4g} "
             f"| {result.speedup:.3f} [{result.speedup_low:.3f}, {result.speedup_high:.3f}] "
             f"| {share} |"
         )
         rows.append((near.share if near else result.speedup, text))
-    head = ["| workload | latency, us | speedup over the anchor, 95% | share of the roof |"]
-    return [*head, "|---|---|---|---|", *(text for _, text in sorted(rows, key=lambda r: r[0]))]
+    head = (
+        "| workload | least MB moved | latency, us | speedup over the anchor, 95% "
+        "| share of the roof: bytes / arithmetic |"
+    )
+    return [head, "|---|---|---|---|---|", *(text for _, text in sorted(rows, key=lambda r: r[0]))]
 
 
 def build_line(build: BuildFacts | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from evaluators import tunables
 from evaluators.schema import Definition, Language, Status, Workload
 from evolve.config import current, parse
-from evolve.exchanges import ATTEMPTS, Exchange, Exchanges, Reply, Verdict
+from evolve.exchanges import ATTEMPTS, Exchange, Exchanges, Mode, Reply, Verdict
 from evolve.store import Row, Store
 from islands.archive import Archive, Elite
 from islands.descriptor import describe
@@ -187,6 +187,16 @@ class History:
         latest = self._asked[-1].number if self._asked else -1
         self._asked = [*self._asked, *self.exchanges.all(after=latest)]
         return self._asked
+
+    def asked_alike(self, parent: Program, language: Language) -> int:
+        """How often this code, whatever its numbers, was given out to be bettered in `language`."""
+        code = tunables.template(parent.solution.entry_source)
+        return sum(
+            e.language is language
+            and e.mode is not Mode.REPAIR
+            and tunables.template(self.programs[e.parents[0]].solution.entry_source) == code
+            for e in self.asked()
+        )
 
     def replies(self, exchange: str) -> list[Reply]:
         """Answers to one exchange; closed exchanges are read once."""

@@ -133,6 +133,8 @@ def measurements(history: History, task: Task, background: Background) -> Sectio
             "numbers alone are not worth an answer."
         )
     table = "\n".join(facts.result_rows(evaluation, history.workloads, costs, about))
+    if state := wording.TIMED.get(str(about.get("type"))):
+        table += f"\n\n{state}"
     whose = "the program that it was made from" if task.failure else "the parent"
     items: list[Item] = [("\n".join(lines),)] if lines else []
     return Section(f"Measurements of {whose}", PRIORITY["measurements"], (*items, (table,)))
@@ -210,14 +212,19 @@ def earlier(history: History) -> Section:
     )
 
 
-def asked_before(times: int) -> Section:
-    """Says that this very task was given out before: equal prompts get equal answers."""
+def asked_before(history: History, task: Task) -> Section:
+    """Says that much the same was asked before: equal prompts get equal answers.
+
+    The same code with other numbers, for the same language, is the same task, unless it is to be
+    repaired.
+    """
+    times = 0 if task.failure else history.asked_alike(task.parent, task.language)
     if not times:
         return Section("", PRIORITY["plan"], ())
     text = (
-        f"This task was given out {times} time{'s' * (times > 1)} before, to others who saw the "
-        "same program; some may be at work now. Leave the most obvious idea to them, and take one "
-        "that they would not think of first."
+        f"This code was given out {times} time{'s' * (times > 1)} before, to others who are to "
+        "make it faster too; some may be at work now. Leave the most obvious idea to them, and "
+        "take one that they would not think of first."
     )
     return Section("Others at work", PRIORITY["plan"], ((text,),))
 

@@ -30,7 +30,7 @@ ASKS = {
     ),
     Mode.TRANSLATE: (
         "Write this kernel in {language}: the same algorithm, using what {language} does better "
-        "than {source_language}, not a line-by-line copy."
+        "than {source_language}, not a line-by-line copy. To be the fastest in {language} is enough."
     ),
     Mode.REPAIR: (
         "This {language} kernel failed. Find the cause, say it in your CHANGE line, and repair it. "
@@ -58,9 +58,9 @@ RIGHT = (
 
 RULES = (
     "- The kernel is {language}, complete in itself. No library may do the work.",
-    "- Do the work on the device, on the current stream, in each call: no own streams, events, "
-    "threads, files or clocks, no result kept from one call to the next, nothing recognised by its "
-    "address. Compiled kernels, workspaces and what follows from shapes alone may be kept.",
+    "- Do the work{where} in each call: no own {own}, files or clocks, no result kept from one "
+    "call to the next, nothing recognised by its address. Compiled kernels, workspaces{kept} and "
+    "what follows from shapes alone may be kept.",
     "- The call may be captured in a CUDA graph: no synchronisation, and no look at a tensor's "
     "values on the host.",
     "- Declare every number that could as well be another as a tunable, a plain line such as "
@@ -69,15 +69,41 @@ RULES = (
 )
 """Rules of all answers; the third is for CUDA alone."""
 
+PLACES = {
+    "cuda": {
+        "where": " on the device, on the current stream,",
+        "own": "streams, events, threads",
+        "kept": "",
+    },
+    "cpu": {
+        "where": "",
+        "own": "threads but OpenMP's",
+        "kept": " (`static thread_local`)",
+    },
+}
 PYTHON_RULES = (
     "- Imports: `torch` (only to allocate, describe and ask the device), {package}, and of the "
     "standard library `functools`, `math`, `itertools`, `collections`, `dataclasses`, `typing`. No "
     "`try` around launches, no `eval`, `getattr` with computed names, or private attributes.",
 )
 C_RULES = (
-    "- Headers: the C++ standard library's, `tvm/ffi/...`{cuda}. No globals whose constructors run "
-    "code, no counters of calls.",
+    "- Headers: the C++ standard library's, `tvm/ffi/...`, {own}. No globals whose constructors "
+    "run code, no counters of calls.",
 )
+HEADERS = {
+    Language.CUDA: "CUDA's own",
+    Language.CPP: "`omp.h`, and the compiler's intrinsics (`immintrin.h` and the like)",
+}
+"""What the languages may include beside that."""
+
+TIMED = {
+    "cuda": "Every timed call has new inputs, and the L2 cache is flushed before it.",
+    "cpu": (
+        "Every timed call has new inputs, which another core has just written: what fits into the "
+        "last cache may lie there, the private caches hold none of it."
+    ),
+}
+"""In which state of the caches a device's latencies are measured."""
 
 TUNABLES = {
     Language.TRITON: "`BLOCK_N = 64  # tune: 32 64 128`",
@@ -87,10 +113,10 @@ TUNABLES = {
 }
 
 _CHANGE = (
-    "Begin with one line `CHANGE: what you change and why it should help` (at most 160 characters; "
-    "it is kept with the program and shown to whoever works on it next). A short explanation may "
-    "follow, and one line `INSIGHT: what others should know about this kernel or device`, kept for "
-    "later prompts.\n\n"
+    "Begin with one line `CHANGE: what you change and why it should help` (at most 160 characters, "
+    "the rest is cut; it is kept with the program and shown to whoever works on it next). A short "
+    "explanation may follow, and one line `INSIGHT: what others should know about this kernel or "
+    "device`, kept for later prompts.\n\n"
 )
 _NEW_FILE = """\
 Answer with the complete file in exactly one fenced code block.
@@ -104,12 +130,14 @@ def ask(mode: Mode, language: Language, source_language: Language) -> str:
 
 def rules(language: Language, device: str) -> tuple[str, ...]:
     """Rules for an answer in `language` on a device of type `cuda` or `cpu`."""
-    common = [r.format(language=NAMES[language], tunable=TUNABLES[language]) for r in RULES]
+    common = [
+        r.format(language=NAMES[language], tunable=TUNABLES[language], **PLACES[device])
+        for r in RULES
+    ]
     if device == "cpu":
         del common[2]
     if language in (Language.CUDA, Language.CPP):
-        cuda = ", CUDA's own" if language is Language.CUDA else ""
-        return (*common, *(r.format(cuda=cuda) for r in C_RULES))
+        return (*common, *(r.format(own=HEADERS[language]) for r in C_RULES))
     package = "`triton`" if language is Language.TRITON else "`tilelang`"
     return (*common, *(r.format(package=package) for r in PYTHON_RULES))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from evaluators.schema import Language, Status
 from evolve.errors import UserError
 from evolve.exchanges import Exchange, Exchanges, Mode, Reply, Verdict
 from evolve.llm import facts, prompt, sections
-from evolve.llm.background import Background, bullets, load
+from evolve.llm.background import Background, bullets, for_device, load
 from evolve.llm.fit import CHARS_PER_TOKEN, REQUIRED, Section, fit, tokens_of
 from evolve.llm.history import History, tail, telling
 from evolve.llm.modes import ROUND, choose, mode_of
@@ -73,7 +74,7 @@ def test_a_parent_is_shown_with_its_measurements(store: Store, background: Backg
     parent = store.program(exchange.parents[0])
     assert parent.solution.entry_source.strip() in exchange.prompt
     # 4096 rows x 8 KiB at 4000 GB/s are 8.4 us; the tuned program takes 20 / 1.4 us.
-    assert "| rows=4096 | 14.29 | 1.400 [1.359, 1.442] | 59% (bytes) |" in exchange.prompt
+    assert "| rows=4096 | 33.6 | 14.29 | 1.400 [1.359, 1.442] | 59% / 1% |" in exchange.prompt
     assert "40 registers a thread, none spilled" in exchange.prompt
     assert "BLOCK_N 128 -> 256" in exchange.prompt
 
@@ -303,6 +304,16 @@ def test_the_pages_of_idioms_are_lists(page: str) -> None:
     assert sum(map(len, items)) > 0.8 * len(text)
 
 
+def test_idioms_are_those_of_the_device() -> None:
+    text = (ROOT / "docs" / "knowledge" / "tilelang.md").read_text()
+    cuda, cpu = (bullets(for_device(text, device)) for device in ("cuda", "cpu"))
+    assert cuda[0] == cpu[0]
+    assert "wgmma" in "".join(cuda)
+    assert "wgmma" not in "".join(cpu)
+    assert 'target="c"' in "".join(cpu)
+    assert 'target="c"' not in "".join(cuda)
+
+
 def test_a_run_made_before_exchanges_existed(store: Store, tmp_path: Path) -> None:
     store.close()
     old = Store.open(tmp_path / "run", readonly=True)
@@ -319,11 +330,25 @@ def test_a_processor_is_described_by_its_instructions_and_caches() -> None:
         "cores": 2,
         "instructions": "avx2 fma",
         "caches": "L1 48 KiB, L2 1024 KiB",
+        "type": "cpu",
+        "versions": {"g++": "12.2.0", "triton": "3.9.0"},
     }
     text = "\n".join(facts.device_lines(device))
+    assert "built by g++ 12.2.0\n" in text
     assert "avx2 fma" in text
     assert "L1 48 KiB, L2 1024 KiB" in text
     assert "nstructions" not in "\n".join(facts.device_lines({"name": "Some CPU", "cores": 2}))
+
+
+def test_code_that_was_given_out_before_is_said_to_be(store: Store, background: Background) -> None:
+    history = History(store)
+    first = choose(history, 0, Mode.DIFF)
+    assert not sections.asked_before(history, first).items
+    history.exchanges.add(build(store, background, Mode.DIFF))
+    again = sections.asked_before(history, replace(first, mode=Mode.REWRITE))
+    assert "given out 1 time before" in again.items[0][0]
+    other = replace(first, language=Language.TILELANG)
+    assert not sections.asked_before(history, other).items
 
 
 def test_notes_for_another_device_are_left_out(tmp_path: Path) -> None:
