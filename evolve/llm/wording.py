@@ -30,7 +30,7 @@ ASKS = {
     ),
     Mode.TRANSLATE: (
         "Write this kernel in {language}: the same algorithm, using what {language} does better "
-        "than {source_language}, not a line-by-line copy. To be the fastest in {language} is enough."
+        "than {source_language}, not a line-by-line copy. It is to be fast for {language}."
     ),
     Mode.REPAIR: (
         "This {language} kernel failed. Find the cause, say it in your CHANGE line, and repair it. "
