@@ -32,6 +32,7 @@ _REPLACE = re.compile(r"^\s*>{5,9}\s*REPLACE\s*$")
 _DIVIDER = re.compile(r"^\s*={7}\s*$")
 _SLOPPY_DIVIDER = re.compile(r"^\s*={5,9}\s*$")
 _FENCE = re.compile(r"^(?P<indent>\s*)(?P<mark>`{3,}|~{3,})(?P<info>[^`]*)$")
+_CHANGE = re.compile(r"^[^\w\n]*CHANGE[^\w\n]*:")
 _PATH = re.compile(r"[\w./+-]+\.(?:py|cu|cuh|cpp|cc|c|h|hpp)")
 _NOT_CODE = frozenset({"bash", "sh", "shell", "console", "text", "txt", "output", "json", "diff"})
 
@@ -133,13 +134,20 @@ def blocks(answer: str, paths: Sequence[str]) -> tuple[Block, ...] | Rejected:
 
 
 def whole_files(answer: str, paths: Sequence[str]) -> tuple[WholeFile, ...] | Rejected:
-    """The fenced code blocks of an answer; blocks of shell commands and such are left out."""
+    """The fenced code blocks of an answer; blocks of shell commands and such are left out.
+
+    So are blocks without a path before the CHANGE line, where others follow it: some agents print
+    what they thought on the way as well.
+    """
     lines = lines_of(answer)
     found: list[WholeFile] = []
+    before: int | None = None  # blocks before the CHANGE line
     at = 0
     while at < len(lines):
         fence = _FENCE.match(lines[at])
         if not fence:
+            if before is None and _CHANGE.match(lines[at]):
+                before = len(found)
             at += 1
             continue
         end = _end_of_fence(lines, at + 1, fence["mark"])
@@ -153,6 +161,8 @@ def whole_files(answer: str, paths: Sequence[str]) -> tuple[WholeFile, ...] | Re
         at = end + 1
     if not found:
         return _format("The answer has no fenced code block.")
+    if before is not None and before < len(found):
+        found = [file for file in found[:before] if file.path is not None] + found[before:]
     return tuple(found)
 
 

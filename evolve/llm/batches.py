@@ -6,17 +6,15 @@ with the next one of that island. Everything here is a fold over the store.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from evaluators.schema import Evaluation
 from evolve.exchanges import ATTEMPTS, Exchange, Reply, Verdict
-from evolve.llm.history import Attempt, History
+from evolve.llm.history import Attempt, History, beyond_noise
 from evolve.notebook import Consultation, Kind, Response, Result
 from evolve.store import Row
-from islands.archive import exceeds_noise
 
 BEFORE = -1
 """Number of the batch of exchanges before an island's first plan."""
@@ -133,7 +131,7 @@ class _Gains:
             if pair is not None:
                 gain = pair[0].score / pair[1].score
                 best = gain if best is None else max(best, gain)
-                gained = gained or _beyond_noise(*pair)
+                gained = gained or beyond_noise(*pair)
         return best, gained
 
     def _family(self, program_id: str) -> list[str]:
@@ -147,8 +145,3 @@ class _Gains:
         ours, theirs = self._passed.get(mine, {}), self._passed.get(base, {})
         common = ours.keys() & theirs.keys()
         return (ours[max(common)], theirs[max(common)]) if common else None
-
-
-def _beyond_noise(mine: Evaluation, base: Evaluation) -> bool:
-    half = [math.log(e.score_high / e.score) for e in (base, mine)]
-    return exceeds_noise(base.score, half[0], mine.score, half[1])

@@ -21,6 +21,8 @@ from evaluators.schema import (
 
 NEAR = 0.85
 """Share of a roof from which on a program counts as limited by it."""
+BEYOND = 1.1
+"""Share of a roof that only data from caches reaches."""
 FAR = 0.5
 """Share of a roof below which neither bytes nor arithmetic can be what limits."""
 HOST = 1.25
@@ -242,6 +244,11 @@ def limiter_lines(
 
 def _limit(found: list[tuple[float, str, str]]) -> str:
     share, bound, label = found[0]
+    if share > BEYOND:
+        return (
+            "Every workload is faster than the roofs below allow from memory: its data comes from "
+            "the caches, and those roofs say nothing of what limits it."
+        )
     if share >= NEAR:
         return f"Every workload is within {1 - share:.0%} of its roof: only less work can help."
     if share < FAR:

@@ -6,6 +6,7 @@ between evaluations of one epoch.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
@@ -14,11 +15,11 @@ from itertools import takewhile
 from typing import Any
 
 from evaluators import tunables
-from evaluators.schema import Definition, Language, Status, Workload
+from evaluators.schema import Definition, Evaluation, Language, Status, Workload
 from evolve.config import current, parse
 from evolve.exchanges import ATTEMPTS, Exchange, Exchanges, Mode, Reply, Verdict
 from evolve.store import Row, Store
-from islands.archive import Archive, Elite
+from islands.archive import Archive, Elite, exceeds_noise
 from islands.descriptor import describe
 from islands.niche import Niche
 from islands.program import Program
@@ -30,10 +31,10 @@ LINEAGE = 12
 
 @dataclass(frozen=True)
 class Step:
-    """One program of a lineage. `gain` is over its parent, where one epoch measured both."""
+    """One program of a lineage. `gain`, in words, is over its parent; empty where unknown."""
 
     program: Program
-    gain: float | None
+    gain: str
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,28 @@ class History:
 
     def gain(self, program_id: str, over: str) -> float | None:
         """Ratio of the scores in the latest epoch that measured both; None where there is none."""
-        mine = {r.epoch: r for r in self._by_program.get(program_id, []) if _whole(r)}
-        for row in reversed(self._by_program.get(over, [])):
-            if _whole(row) and row.epoch in mine:
-                return mine[row.epoch].evaluation.score / row.evaluation.score
+        pair = self._together(program_id, over)
+        return pair[0].score / pair[1].score if pair else None
+
+    def gained(self, program_id: str, over: str) -> bool:
+        """Whether that ratio exceeds the noise of both, either way."""
+        pair = self._together(program_id, over)
+        return pair is not None and (beyond_noise(*pair) or beyond_noise(*pair[::-1]))
+
+    def telling_gain(self, program_id: str, over: str) -> str:
+        """`gain` in words; empty where there is none."""
+        gain = self.gain(program_id, over)
+        if gain is None:
+            return ""
+        doubt = "" if self.gained(program_id, over) else " (within the noise)"
+        return f"{gain:.3f}x its parent{doubt}"
+
+    def _together(self, mine: str, other: str) -> tuple[Evaluation, Evaluation] | None:
+        """Whole evaluations of both in the latest epoch that has both."""
+        ours = {r.epoch: r for r in self._by_program.get(mine, []) if _whole(r)}
+        for row in reversed(self._by_program.get(other, [])):
+            if _whole(row) and row.epoch in ours:
+                return ours[row.epoch].evaluation, row.evaluation
         return None
 
     def base(self, program: Program) -> Program | None:
@@ -135,7 +154,7 @@ class History:
     def lineage(self, program: Program) -> list[Step]:
         """The program and its ancestors along first parents, itself first."""
         chain = [program, *self._ancestors(program)]
-        return [Step(p, self.gain(p.id, p.parents[0]) if p.parents else None) for p in chain]
+        return [Step(p, self.telling_gain(p.id, p.parents[0]) if p.parents else "") for p in chain]
 
     def failed_ancestors(self, program: Program) -> int:
         """How many ancestors in a row, from the nearest on, were evaluated and did not pass."""
@@ -188,15 +207,16 @@ class History:
         self._asked = [*self._asked, *self.exchanges.all(after=latest)]
         return self._asked
 
-    def asked_alike(self, parent: Program, language: Language) -> int:
-        """How often this code, whatever its numbers, was given out to be bettered in `language`."""
+    def asked_alike(self, parent: Program, language: Language) -> list[Exchange]:
+        """Exchanges in which this code, whatever its numbers, was to be bettered in `language`."""
         code = tunables.template(parent.solution.entry_source)
-        return sum(
-            e.language is language
+        return [
+            e
+            for e in self.asked()
+            if e.language is language
             and e.mode is not Mode.REPAIR
             and tunables.template(self.programs[e.parents[0]].solution.entry_source) == code
-            for e in self.asked()
-        )
+        ]
 
     def replies(self, exchange: str) -> list[Reply]:
         """Answers to one exchange; closed exchanges are read once."""
@@ -231,6 +251,12 @@ def languages(device: Mapping[str, Any], chosen: Collection[str]) -> tuple[Langu
     else:
         able = (Language.TRITON, Language.TILELANG, Language.CUDA)
     return tuple(language for language in able if not chosen or language in chosen)
+
+
+def beyond_noise(mine: Evaluation, base: Evaluation) -> bool:
+    """Whether one score is better than another by more than the noise of both."""
+    half = [math.log(e.score_high / e.score) for e in (base, mine)]
+    return exceeds_noise(base.score, half[0], mine.score, half[1])
 
 
 def _whole(row: Row) -> bool:

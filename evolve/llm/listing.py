@@ -11,6 +11,9 @@ from evolve.llm.wording import FENCES
 CUTS = (12000, 6000, 2500)
 """Characters to which a source that is not the task's own may be cut."""
 
+ALIKE = 0.6
+"""A difference shorter than this part of a source is shown in its place."""
+
 
 def variants(solution: Solution) -> tuple[str, ...]:
     """A solution's code, whole and cut shorter and shorter."""
@@ -19,6 +22,14 @@ def variants(solution: Solution) -> tuple[str, ...]:
     word = fence_word(solution.spec.language)
     cuts = [fenced(cut(solution.entry_source, most), word) for most in CUTS if most < size]
     return (whole, *cuts)
+
+
+def beside(solution: Solution, known: Solution) -> tuple[str, ...]:
+    """A solution's code as what a reader of `known` needs: what differs, where much is the same."""
+    changes = difference(known, solution)
+    if len(changes) < ALIKE * len(solution.entry_source):
+        return (f", by what differs from the parent:\n\n{fenced(changes, 'diff')}",)
+    return tuple(f":\n\n{text}" for text in variants(solution))
 
 
 def code(solution: Solution) -> str:

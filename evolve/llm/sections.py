@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 
 from evaluators import tunables
-from evaluators.schema import Status
+from evaluators.schema import Evaluation, Status
 from evolve.exchanges import Exchange, Verdict
 from evolve.llm import facts, listing, wording
 from evolve.llm.background import Background
@@ -35,7 +35,7 @@ LOG = 3000
 """Most characters of a log that a repair shows."""
 SHORT_LOG = 500
 """The same for an earlier answer that failed."""
-EARLIER, FAILURES, ELITES, CODES = 8, 8, 10, 3
+EARLIER, FAILURES, ELITES, CODES, OTHERS = 8, 8, 10, 2, 6
 """Most items of these sections."""
 
 
@@ -108,6 +108,8 @@ def partner(history: History, task: Task) -> Section:
     row = history.last(task.partner.id)
     build = facts.build_line(row.evaluation.build) if row else ""
     lead += f" {build[:1].upper()}{build[1:]}." if build else ""
+    wins = _wins(history, task.parent, row.evaluation) if row else ""
+    lead += f"{wins.removeprefix('.')}." if wins else ""
     variants = listing.variants(task.partner.solution)
     return Section("The other parent", PRIORITY["partner"], (variants,), lead, share=0.8)
 
@@ -144,7 +146,7 @@ def lineage(history: History, task: Task) -> Section:
     """What changed from the seed on, and what each step gained; the latest step first."""
     items = []
     for step in history.lineage(task.parent):
-        gain = f": {step.gain:.3f}x its parent" if step.gain else ""
+        gain = f": {step.gain}" if step.gain else ""
         items.append((f"- {_author(step.program)}{gain}",))
     most = tuple(items) if len(items) > 1 else ()
     return Section(
@@ -175,8 +177,9 @@ def elites_code(history: History, task: Task) -> Section:
             seen.add(template)
             ours = elite.program.solution.spec.language is task.language
             (same if ours else foreign).append(elite)
+    parent = task.parent.solution
     items = tuple(
-        tuple(f"`{e.niche.key}`:\n\n{text}" for text in listing.variants(e.program.solution))
+        tuple(f"`{e.niche.key}`{text}" for text in listing.beside(e.program.solution, parent))
         for e in (*same[:CODES], *foreign[:1])
     )
     return Section("Code of other elites", PRIORITY["elites' code"], items, share=0.9)
@@ -218,14 +221,17 @@ def asked_before(history: History, task: Task) -> Section:
     The same code with other numbers, for the same language, is the same task, unless it is to be
     repaired.
     """
-    times = 0 if task.failure else history.asked_alike(task.parent, task.language)
-    if not times:
+    alike = [] if task.failure else history.asked_alike(task.parent, task.language)
+    if not alike:
         return Section("", PRIORITY["plan"], ())
+    notes = [r.note for e in alike for r in history.replies(e.id)[-1:] if r.note]
     text = (
-        f"This code was given out {times} time{'s' * (times > 1)} before, to others who are to "
-        "make it faster too; some may be at work now. Leave the most obvious idea to them, and "
-        "take one that they would not think of first."
+        f"This code was given out {len(alike)} time{'s' * (len(alike) > 1)} before, to others who "
+        "are to make it faster too; some may be at work now. Leave the most obvious idea to them, "
+        "and take one that they would not think of first."
     )
+    if notes:
+        text += " What they did: " + "; ".join(notes[-OTHERS:]) + "."
     return Section("Others at work", PRIORITY["plan"], ((text,),))
 
 
@@ -257,9 +263,8 @@ def _passed(history: History, exchange: Exchange, row: Row) -> str:
     if row.evaluation.rung == "screen":
         return f"PASSED, but clearly slower than the elite of {row.niche} on the first workloads"
     text = f"PASSED, {row.evaluation.score:.3f}x the anchor"
-    gain = history.gain(row.program_id, exchange.parents[0])
-    if gain:
-        text += f", {gain:.3f}x its parent"
+    if gain := history.telling_gain(row.program_id, exchange.parents[0]):
+        text += f", {gain}"
     words = {"NEW": "first elite of", "IMPROVED": "the new elite of"}
     if row.status_in_archive in words:
         text += f"; {words[row.status_in_archive]} {row.niche}"
@@ -271,7 +276,12 @@ def _standing(history: History, program: Program) -> str:
     about = f"{_author(program)}."
     if row is None or not row.evaluation.passed:
         return about
-    return f"{about} Score {row.evaluation.score:.3f}x the anchor, niche `{row.niche}`."
+    return f"{about} Score {_score(row.evaluation)}, niche `{row.niche}`."
+
+
+def _score(evaluation: Evaluation) -> str:
+    low, high = evaluation.score_low, evaluation.score_high
+    return f"{evaluation.score:.3f}x the anchor [{low:.3f}, {high:.3f}]"
 
 
 def _author(program: Program) -> str:
@@ -285,19 +295,10 @@ def _others(history: History, task: Task) -> list[Elite]:
 
 
 def _elite(history: History, task: Task, elite: Elite) -> str:
-    text = f"- `{elite.niche.key}`: {elite.score:.3f}x the anchor"
+    text = f"- `{elite.niche.key}`: {_score(elite.evaluation)}"
     if build := facts.build_line(elite.evaluation.build):
         text += f"; {build}"
-    mine = history.last(task.parent.id)
-    if mine is not None and mine.evaluation.passed and mine.epoch == elite.evaluation.epoch:
-        ours = {r.workload: r.speedup for r in mine.evaluation.results}
-        better = sorted(
-            (r.speedup / ours[r.workload], history.workloads[r.workload].label)
-            for r in elite.evaluation.results
-            if r.workload in ours and r.speedup_low > ours[r.workload]
-        )
-        wins = [f"{label} ({ratio:.2f}x)" for ratio, label in reversed(better[-3:])]
-        text += f". Faster than the parent on {', '.join(wins)}" if wins else ""
+    text += _wins(history, task.parent, elite.evaluation)
     source, parent = elite.program.solution.entry_source, task.parent.solution.entry_source
     if tunables.template(source) == tunables.template(parent):
         theirs, own = tunables.find(source), tunables.find(parent)
@@ -308,6 +309,21 @@ def _elite(history: History, task: Task, elite: Elite) -> str:
     elif elite.program.solution.description:
         text += f". {elite.program.solution.description}"
     return text
+
+
+def _wins(history: History, parent: Program, other: Evaluation) -> str:
+    """Where another program is faster than the parent beyond the intervals of both."""
+    mine = history.last(parent.id)
+    if mine is None or not mine.evaluation.passed or mine.epoch != other.epoch:
+        return ""
+    ours = {r.workload: r for r in mine.evaluation.results}
+    better = sorted(
+        (r.speedup / ours[r.workload].speedup, history.workloads[r.workload].label)
+        for r in other.results
+        if r.workload in ours and r.speedup_low > ours[r.workload].speedup_high
+    )
+    wins = [f"{label} ({ratio:.2f}x)" for ratio, label in reversed(better[-3:])]
+    return f". Faster than the parent on {', '.join(wins)}" if wins else ""
 
 
 def _costs(history: History, background: Background) -> dict[str, Cost]:

@@ -38,7 +38,8 @@ ASKS = {
     ),
     Mode.SIMPLIFY: (
         "Make this {language} kernel simpler without making it slower: drop code, branches and "
-        "state that do not pay for themselves, so that later changes become easier."
+        "state that do not pay for themselves, so that later changes become easier. It has done "
+        "its work when lines are fewer and the score is the parent's or better."
     ),
 }
 

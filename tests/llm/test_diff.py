@@ -303,6 +303,21 @@ def test_a_rewrite_replaces_the_whole_file() -> None:
     assert applied(answer, file("a\nb")) == ["import torch\n\nx = 1"]
 
 
+def test_code_that_an_agent_showed_on_its_way_is_not_its_answer() -> None:
+    sources = [SourceFile(path="kernel.py", content=SOURCE)]
+    thought = "I try this first:\n\n```python\nprint(1)\n```\n\n"
+    final = "```python\nimport triton\n# CHANGE: less\n```\n"
+    applied = apply(thought + "CHANGE: less code\n\n" + final, sources)
+    assert isinstance(applied, Applied)
+    assert applied.sources[0].content == "import triton\n# CHANGE: less\n"
+    # Without the line nobody can tell them apart, and a line within the code is none.
+    assert isinstance(apply(thought + final, sources), Rejected)
+    # A file that is named is meant, wherever it stands, and so is a block before a late line.
+    named = apply("`kernel.py`:\n\n" + final + "CHANGE: less code\n\n" + final, sources)
+    assert isinstance(named, Rejected)
+    assert isinstance(apply(final + "CHANGE: less code\n", sources), Applied)
+
+
 def test_a_rewrite_of_several_files_keeps_those_not_given() -> None:
     answer = "**parts/b.py**\n\n````python\nb = '''\n```\n'''\n````\n"
     assert applied(answer, *FILES) == [FILES[0].content, "b = '''\n```\n'''\n"]

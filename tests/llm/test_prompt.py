@@ -16,7 +16,7 @@ import pytest
 from evaluators.schema import Language, Status
 from evolve.errors import UserError
 from evolve.exchanges import Exchange, Exchanges, Mode, Reply, Verdict
-from evolve.llm import facts, prompt, sections
+from evolve.llm import facts, listing, prompt, sections
 from evolve.llm.background import Background, bullets, for_device, load
 from evolve.llm.fit import CHARS_PER_TOKEN, REQUIRED, Section, fit, tokens_of
 from evolve.llm.history import History, tail, telling
@@ -349,6 +349,42 @@ def test_code_that_was_given_out_before_is_said_to_be(store: Store, background: 
     assert "given out 1 time before" in again.items[0][0]
     other = replace(first, language=Language.TILELANG)
     assert not sections.asked_before(history, other).items
+
+
+def test_code_much_like_the_parent_is_shown_by_its_difference(store: Store) -> None:
+    seed = History(store).elites()[-1].program.solution
+    changed = seed.with_entry_source(seed.entry_source.replace("128", "512"))
+    (text,) = listing.beside(changed, seed)
+    assert "+" in text
+    assert "-BLOCK" in text
+    assert len(text) < len(listing.code(changed))
+    other = seed.with_entry_source("import triton\n" + "\n".join(f"x{i} = {i}" for i in range(200)))
+    assert other.entry_source.strip() in listing.beside(other, seed)[0]
+
+
+def test_a_gain_within_the_noise_is_said_to_be(store: Store) -> None:
+    history = History(store)
+    pairs = [(p.id, p.parents[0]) for p in history.programs.values() if p.parents]
+    told = {pair: history.telling_gain(*pair) for pair in pairs if history.gain(*pair)}
+    assert told
+    for (mine, over), text in told.items():
+        gain = history.gain(mine, over)
+        assert text.startswith(f"{gain:.3f}x")
+        assert text.endswith("(within the noise)") is not history.gained(mine, over)
+    assert {history.gained(*pair) for pair in told} == {True}
+    first = next(iter(told))[0]
+    assert not history.gained(first, first)
+    assert history.telling_gain(first, first) == "1.000x its parent (within the noise)"
+
+
+def test_data_out_of_caches_is_not_held_against_the_roof_of_memory(store: Store) -> None:
+    history = History(store)
+    row = next(r for r in history.rows if r.evaluation.passed)
+    device = {"ceilings": {"copy_gbps": 1.0, "tflops": {"float32": 1.0}}}
+    costs = {r.workload: (1.0, 1e9 * r.latency_ms) for r in row.evaluation.results}
+    (line,) = facts.limiter_lines(row.evaluation, history.workloads, costs, device)
+    assert "caches" in line
+    assert "only less work" not in line
 
 
 def test_notes_for_another_device_are_left_out(tmp_path: Path) -> None:
