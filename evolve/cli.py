@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from evaluators.catalog import CatalogError
-from evolve.commands import local_model, mailbox, replay, results, search
+from evolve.commands import compare, local_model, mailbox, replay, results, search
 from evolve.errors import UserError
 from evolve.openevolve import commands as openevolve
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (search, results, mailbox, replay, local_model, openevolve):
+for group in (search, results, compare, mailbox, replay, local_model, openevolve):
     app.add_typer(group.commands)
 
 BAD_INPUT = 2

@@ -1,3 +1,4 @@
+import matplotlib.image
 import pytest
 
 from analysis import archive_map, frames, style
@@ -38,6 +39,16 @@ def test_values_are_in_the_order_of_the_axes():
 def test_draws_filled_cells_and_outlines_the_best(run, tmp_path, share):
     archive_map.draw(run.evaluations, tmp_path / "a.png", title=run.title)
     assert share(tmp_path / "a.png", style.SEED) > 1e-4
+
+
+def test_nothing_is_cut_at_the_edge(row, tmp_path):
+    niches = [f"cpp/tiled/t{tile}/other/other/pointer" for tile in (8, 16, 32, 64, 128, 256)]
+    scores = (0.700667, 1.19, 1.562, 1.32, 1.13, 1.28)
+    rows = [row(i, s, niche=n) for i, (s, n) in enumerate(zip(scores, niches, strict=True), 1)]
+    archive_map.draw(frames.evaluations(rows), tmp_path / "a.png", title="silu_f32 on AMD EPYC")
+    pixels = matplotlib.image.imread(tmp_path / "a.png")[:, :, :3]
+    assert (pixels[:, -1] == 1).all()
+    assert (pixels[:, 0] == 1).all()
 
 
 def test_draws_an_empty_archive(row, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -83,6 +84,12 @@ def test_text_names_what_a_person_looks_for(run):
 def test_markdown_escapes_bars():
     table = report.markdown_table(pd.DataFrame([["a|b", "1"]], columns=["x", "y"]))
     assert table.splitlines() == ["| x | y |", "| --- | ---: |", "| a\\|b | 1 |"]
+
+
+def test_the_time_of_an_evaluation_keeps_its_seconds(run, tmp_path):
+    late = run.evaluations.assign(at=1_795_170_123.25)
+    report.write(replace(run, evaluations=late), tmp_path)
+    assert set(pd.read_csv(tmp_path / "evaluations.csv")["at"]) == {1_795_170_123.25}
 
 
 def test_written_files_agree(run, tmp_path):
