@@ -1,39 +1,40 @@
 """A coding agent as an author: a command that reads the prompt on stdin and answers on stdout.
 
-Nothing of what the command starts outlives its call: its process group is killed when it ends, when
-its deadline passes, when its answer grows too long and when the run stops.
+Nothing of what the command starts outlives its call: all of it is killed when the command ends,
+when its deadline passes, when its answer grows too long and when the run stops.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from evolve.authors.author import PROBING_S, Author
+from evolve.authors.leash import GRACE_S, leashed
 from evolve.authors.settings import AgentSettings, command_of
 from evolve.llm.breaker import Breaker, State
 from evolve.llm.exchange import Answer, Prompt, Reason, Refused, Usage, clean
 from evolve.redaction import redact, secrets
 
-LEASH = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
-"""Becomes the command, which the system kills when this process dies (PR_SET_PDEATHSIG)."""
 LOOK_S = 0.05
 """Seconds between two looks at a running command."""
-GRACE_S = 1.0
-"""Seconds between asking a command to end and killing it."""
+END_S = 3 * GRACE_S
+"""Seconds in which a leash ends its command and what that started."""
 DETAIL = 400
 """Most characters of a complaint that are kept."""
 FAILURES, REST_S, LONGEST_REST_S = 3, 30.0, 600.0
 """Failures in a row after which the command rests, and for how long."""
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+"""Colours, cursor movements and titles for a terminal (ECMA-48, sections 5.4 and 5.6)."""
 
 
 class Agent(Author):
@@ -47,8 +48,8 @@ class Agent(Author):
         self.prompt_tokens = settings.prompt_tokens
         self.patience = settings.patience
         self._settings = settings
-        self._command = (sys.executable, "-ISc", LEASH, *command_of(settings, environ))
-        self._model = Path(settings.command[0]).name
+        self._command = leashed(command_of(settings, environ))
+        self._model = name_of(settings.command)
         self._environ = dict(environ)
         self._secrets = secrets(environ)
         self._breaker = Breaker(FAILURES, REST_S, LONGEST_REST_S)
@@ -125,7 +126,7 @@ class Agent(Author):
                 f"the command ended with {process.returncode}: {self._last_words(errors, answer)}"
             )
             return self._refused(Reason.SERVER_ERROR, said, seconds)
-        reply = redact(clean(answer.read_bytes().decode(errors="replace")), self._secrets)
+        reply = redact(plain(answer.read_bytes().decode(errors="replace")), self._secrets)
         if not reply.strip():
             return self._refused(Reason.EMPTY, self._last_words(errors), seconds)
         return Answer(model=self._model, text=reply, attempts=1, seconds=seconds)
@@ -148,8 +149,11 @@ class Agent(Author):
         """The end of the first file that says anything."""
         for file in files:
             with file.open("rb") as stream:
-                stream.seek(max(0, file.stat().st_size - 4 * DETAIL))
-                words = " ".join(stream.read().decode(errors="replace").split())
+                start = max(0, file.stat().st_size - 16 * DETAIL)
+                stream.seek(start)
+                said = plain(stream.read().decode(errors="replace")).split()
+            # Nobody can tell whether a first word that is cut is the rest of a key.
+            words = " ".join(said[1:] if start else said)
             if words:
                 return words
         return ""
@@ -162,16 +166,25 @@ class Agent(Author):
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def name_of(command: Sequence[str]) -> str:
+    """What an agent is called: its program, also where `env NAME=VALUE ...` starts that."""
+    first, *rest = command
+    if Path(first).name == "env":
+        first = next((word for word in rest if "=" not in word), first)
+    return Path(first).name
+
+
+def plain(text: str) -> str:
+    """What a command printed, without what only a terminal understands."""
+    return _TERMINAL.sub("", clean(text))
+
+
+def _end(leash: subprocess.Popen[bytes]) -> None:
     """Ends the command and all that it started: asked first where it still runs, then killed."""
-    if process.poll() is None:
-        _signal(process, signal.SIGTERM)
+    if leash.poll() is None:
+        leash.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-    _signal(process, signal.SIGKILL)
-    process.wait()
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+            leash.wait(END_S)
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+        os.killpg(leash.pid, signal.SIGKILL)
+    leash.wait()

@@ -18,7 +18,7 @@ class AgentSettings(Record):
     """A command that reads a prompt on stdin and answers on stdout.
 
     `command`: a list, or one line in shell quoting; no shell runs it. Each call has `deadline_s`,
-    after which its whole process group is killed; `concurrency` run at once, each in an empty
+    after which all that it started is killed; `concurrency` run at once, each in an empty
     folder of its own. The command has the environment that `evolve` was started with, without the
     variables that hold keys of `[llm]` unless `keep_env` names them. Prompts are at most
     `prompt_tokens` long, answers at most `max_answer_bytes`. After `patience` exchanges in a row

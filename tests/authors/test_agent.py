@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
-from evolve.authors.agent import Agent
+from evolve.authors.agent import Agent, name_of
 from evolve.authors.settings import AgentSettings
 from evolve.llm.exchange import Answer, Prompt, Reason, Refused
 
 NAME = Path(sys.executable).name
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -119,3 +122,132 @@ def test_it_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     while agent.is_running() and agent.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+# -- what it leaves behind ------------------------------------------------------------------------
+
+DAEMON = (
+    "import subprocess; p = subprocess.Popen(['sleep', '600'], start_new_session=True); "
+    "open({pid!r}, 'w').write(str(p.pid)); "
+)
+"""Starts what no process group reaches, as an agent's shell does for a server."""
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_processes_in_sessions_of_their_own_end_with_the_call(made: Any, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    outcome = asked(made(DAEMON.format(pid=str(pid)) + "print('done')"))
+    assert isinstance(outcome, Answer)
+    assert gone(int(pid.read_text()))
+
+
+def test_the_deadline_ends_them_too_and_soon(made: Any, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    agent = made(DAEMON.format(pid=str(pid)) + deaf, deadline_s=1.5)
+    started = time.monotonic()
+    outcome = asked(agent)
+    assert isinstance(outcome, Refused)
+    assert outcome.reason is Reason.DEADLINE
+    assert time.monotonic() - started < 10
+    assert gone(int(pid.read_text()))
+
+
+def test_a_command_may_end_by_itself_when_its_time_is_over(made: Any, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    agent = made(
+        "import signal, sys, time\n"
+        f"def bye(*_): open({str(kept)!r}, 'w').write('saved'); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, bye)\n"
+        "time.sleep(60)",
+        deadline_s=1.5,
+    )
+    assert asked(agent).reason is Reason.DEADLINE  # type: ignore[union-attr]
+    assert kept.read_text() == "saved"
+
+
+def test_a_command_that_a_signal_ended_or_that_is_no_program_says_so(
+    made: Any, tmp_path: Path
+) -> None:
+    killed = asked(made("import os; os.kill(os.getpid(), 9)"))
+    assert isinstance(killed, Refused)
+    assert "the command ended with 137" in killed.detail
+    broken = tmp_path / "broken"
+    broken.write_text("no program\n")
+    broken.chmod(0o755)
+    agent = Agent(AgentSettings(command=(str(broken),)), os.environ)
+    outcome = agent.send(Prompt(user="x"), "broken").result(timeout=30)
+    agent.close()
+    assert isinstance(outcome, Refused)
+    assert outcome.detail.endswith("the command cannot be started: Exec format error")
+
+
+# -- what real agents print -----------------------------------------------------------------------
+
+
+def test_the_documented_commands_are_what_they_seem() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (Claude Code|Codex|OpenCode) \| `(.+)` \|$", readme, re.MULTILINE)
+    commands = {agent: AgentSettings(command=line).command for agent, line in rows}
+    assert [name_of(command) for command in commands.values()] == ["claude", "codex", "opencode"]
+    assert "" in commands["Claude Code"]  # no tools
+    assert commands["Codex"][-1] == "-"  # the prompt is on stdin
+    assert 'OPENCODE_PERMISSION={"*":"deny"}' in commands["OpenCode"]
+    page = (ROOT / "docs" / "agents.md").read_text()
+    cells = re.findall(r"`(command = .+)` \|$", page, re.MULTILINE)
+    sections = [AgentSettings.model_validate(tomllib.loads(cell)) for cell in cells]
+    assert [section.command for section in sections] == list(commands.values())
+
+
+def test_what_an_agent_is_called() -> None:
+    assert name_of(("/opt/bin/codex", "exec", "-")) == "codex"
+    assert name_of(("env", 'OPENCODE_PERMISSION={"*":"deny"}', "A=b", "opencode", "run")) == (
+        "opencode"
+    )
+    assert name_of(("env", "A=b")) == "env"
+
+
+def test_colours_are_taken_out_of_answers_and_complaints(made: Any) -> None:
+    coloured = (
+        "\x1b[0m\n> build \x1b[1mmodel\x1b[0m\n\x1b]0;title\x07\x1b[91m\x1b[1mError: \x1b[0mno"
+    )
+    shown = asked(made(f"print({coloured!r})"))
+    assert isinstance(shown, Answer)
+    assert shown.text == "\n> build model\nError: no\n"
+    failed = asked(made(f"import sys; sys.exit({coloured!r})"))
+    assert isinstance(failed, Refused)
+    assert failed.detail == "the command ended with 1: > build model Error: no"
+
+
+def test_of_a_log_with_the_whole_prompt_the_end_says_why(made: Any) -> None:
+    """Codex logs its settings, the prompt and all tool calls on stderr, and the reason last."""
+    agent = made(
+        "import sys; sys.stderr.write('user\\n' + sys.stdin.read() + '\\nERROR: wrong key\\n'); "
+        "sys.exit(1)"
+    )
+    outcome = asked(agent, "a line of the prompt\n" * 5000)
+    assert isinstance(outcome, Refused)
+    assert outcome.detail.endswith("ERROR: wrong key")
+    assert len(outcome.detail) <= 400
+
+
+def test_a_reason_on_stdout_is_told_too(made: Any) -> None:
+    """Claude Code says on stdout that nobody is logged in."""
+    outcome = asked(made("print('Not logged in'); raise SystemExit(1)"))
+    assert isinstance(outcome, Refused)
+    assert outcome.detail == "the command ended with 1: Not logged in"
+
+
+def test_no_rest_of_a_key_is_kept_where_a_complaint_is_cut(made: Any) -> None:
+    secret = {"MY_TOKEN": "tok-" + "0123456789" * 3}
+    # Of so many spaces and a word the end is read from the middle of the key on.
+    code = "import os, sys; sys.exit(os.environ['MY_TOKEN'] + ' ' * 6380 + 'end')"
+    outcome = asked(made(code, secret))
+    assert isinstance(outcome, Refused)
+    assert outcome.detail == "the command ended with 1: end"
