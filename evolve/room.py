@@ -57,21 +57,24 @@ class Room:
         left = self.left()
         if started < size:
             return min(left, size - started)
-        return left if self._is_last_epoch(counts["epoch"], size, left) else 0
+        beyond = started - size
+        return left if self._is_last_epoch(counts["epoch"], size, left, beyond) else 0
 
     def epoch_is_over(self) -> bool:
         """Whether the next epoch has to be opened before anything more can start."""
         return self.in_epoch() <= 0 < self.left() and not self._queue
 
-    def _is_last_epoch(self, epoch: int, size: int, left: int) -> bool:
+    def _is_last_epoch(self, epoch: int, size: int, left: int, beyond: int) -> bool:
         """Whether the budget is too short for another epoch: its elites and half its searches.
 
-        Decided once, with nothing in flight, so that a resumed run decides alike.
+        Decided once, with nothing in flight, so that a resumed run decides alike. `beyond`: how
+        many searches more than its size the epoch has already. A run that is given a little more
+        again and again does not stay in one epoch for that.
         """
         if self._last_epoch == epoch:
             return True
         if self._flight.refs() or self._queue:
             return False
-        if left < self._elites() + size // 2:
+        if beyond + left < self._elites() + size // 2:
             self._last_epoch = epoch
         return self._last_epoch == epoch

@@ -300,6 +300,18 @@ def test_the_last_epoch_is_searched_not_only_measured_again(search: Search, budg
     assert len(search.rows("search")) + len(search.rows("remeasure")) == budget
 
 
+def test_a_run_that_is_continued_by_little_has_epochs_too(search: Search) -> None:
+    for budget in range(12, 97, 12):
+        search.run(settings(budget, epochs={"evaluations": 20}))
+        search.pool.close()
+    epochs = search.store.epochs()
+    assert 2 < len(epochs) <= 5
+    for epoch in list(epochs)[:-1]:
+        kinds = [row.kind for row in search.rows() if row.epoch == epoch]
+        assert 20 <= kinds.count("search") <= 50
+    assert len(search.rows("search")) + len(search.rows("remeasure")) == 96
+
+
 def test_every_epoch_measures_the_best_seed(search: Search) -> None:
     search.run(settings(120, epochs={"evaluations": 30}))
     seed = search.store.best_seed()
