@@ -121,7 +121,7 @@ def _evaluated(evaluator: Evaluator, chosen: list[Case]) -> dict[Path, Evaluatio
 
 def _one(evaluator: Evaluator, case: Case) -> Evaluation:
     # A score that must not be large needs more than the few samples that tell right from wrong.
-    factor = 10.0 if "at most" in case.fields else 1.0
+    factor = max(10.0 if "at most" in case.fields else 1.0, case.times_longer)
     return evaluator.evaluate(case.solution, samples_factor=factor)
 
 

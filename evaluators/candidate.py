@@ -120,6 +120,7 @@ class Server:
     def _build(self, message: dict[str, Any]) -> dict[str, Any]:
         self._solution = Solution.model_validate(message["solution"])
         builder = builder_for(self._solution.spec.language)
+        builder.guarded = message["guarded"]
         self._built = builder.build(self._solution, self._folder, self._device)
         return {"planned": self._built.prepare is not None}
 

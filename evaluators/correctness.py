@@ -173,6 +173,20 @@ def agree(
     return ""
 
 
+def apart(budget: Budget, definition: Definition) -> dict[str, tuple[float, float]]:
+    """Output name -> how far two right outputs may be apart: RMS, and RMS relative to each row.
+
+    Each may be off by its limit, so both by twice that (triangle inequality), in units of the exact
+    output's size. One of the two measured instead of the exact one is smaller by the limit at most.
+    """
+    found = {}
+    for name, spec in definition.outputs.items():
+        limits = _limits(budget.outputs[name], spec.dtype, 1.0)
+        rms, rows = (2 * limit / (1 - limit) for limit in (limits.rms, limits.rows))
+        found[name] = (rms, rows)
+    return found
+
+
 # -- limits ---------------------------------------------------------------------------------------
 
 

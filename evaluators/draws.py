@@ -16,6 +16,12 @@ from typing import Any
 from evaluators.child import EvaluatorError
 from evaluators.schema import Definition, ScalarInput, Workload
 
+LARGE = 1 << 16
+"""Elements from which an operator may be expected to vary a matrix by signs alone."""
+
+EXCHANGED = 4096
+"""Rows of a large matrix in which two elements are exchanged, at most."""
+
 
 class Draws:
     """Makes the values of one epoch's workloads on `device`."""
@@ -57,6 +63,7 @@ class Draws:
         generator = self._generator(workload, draw)
         with blamed("vary"):
             vary(self._document, workload.axes, workload.make, inputs, generator)
+            _exchange(inputs, generator)
 
     def cases(self) -> tuple[Workload, ...]:
         """The operator's own correctness-only workloads."""
@@ -84,6 +91,34 @@ class Draws:
         text = f"{self._epoch}/{workload.uuid}/{name}".encode()
         seed = int.from_bytes(hmac.digest(self._secret, text, hashlib.sha256)[:8]) >> 1
         return torch.Generator(self._device).manual_seed(seed)
+
+
+def _exchange(inputs: dict[str, Any], generator: Any) -> None:
+    """Exchange two elements, at places that nobody can guess, in rows of large matrices.
+
+    Draws that differ in signs of rows and columns are one matrix: a kernel that keeps it packed
+    needs to look at one row and one column of the next draw to know the rest. Now it is wrong.
+    Rows keep what they hold, so that the style of a case's values stays as it is.
+    """
+    import torch
+
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    for tensor in inputs.values():
+        if not torch.is_tensor(tensor) or not tensor.is_floating_point():
+            continue
+        if tensor.dim() not in (2, 3) or tensor.numel() < LARGE:
+            continue
+        bits = tensor.view(integers[tensor.element_size()]).flatten(0, -2)
+        rows, width = bits.shape
+        count = min(rows, EXCHANGED)
+        step = rows // count
+        start, one, other = (
+            torch.randint(most, (number,), generator=generator, device=bits.device)
+            for most, number in ((step, 1), (width, count), (width, count))
+        )
+        row = start + step * torch.arange(count, device=bits.device)  # no row twice
+        first, second = bits[row, one], bits[row, other]
+        bits[row, one], bits[row, other] = second, first
 
 
 def named_scalars(workload: Workload) -> dict[str, Any]:

@@ -131,21 +131,25 @@ class Epoch:
         `reserve` the bytes of the first input block, so that later epochs find room in it."""
         import torch
 
-        outputs = old.outputs if old else []
-        self._blocks = Blocks(
-            self._device,
-            arena.allocate(
-                self._device, self._plan.input_bytes, old.inputs if old else None, reserve
-            ),
+        try:
+            self._blocks = self._allocated(old, copies, reserve)
+        except torch.cuda.OutOfMemoryError as error:
+            first = str(error).partition(". ")[0]
+            raise EvaluatorError(f"the epoch's inputs do not fit the device: {first}") from error
+        noise = bytearray(os.urandom(arena.BAND + arena.ALIGNMENT))
+        self._pattern = torch.frombuffer(noise, dtype=torch.uint8).to(self._device)
+
+    def _allocated(self, old: Blocks | None, copies: int, reserve: int) -> Blocks:
+        inputs, outputs = (old.inputs, old.outputs) if old else (None, [])
+        device, plan = self._device, self._plan
+        return Blocks(
+            device,
+            arena.allocate(device, plan.input_bytes, inputs, reserve),
             [
-                arena.allocate(
-                    self._device, self._plan.output_bytes, outputs[i] if i < len(outputs) else None
-                )
+                arena.allocate(device, plan.output_bytes, outputs[i] if i < len(outputs) else None)
                 for i in range(copies)
             ],
         )
-        noise = bytearray(os.urandom(arena.BAND + arena.ALIGNMENT))
-        self._pattern = torch.frombuffer(noise, dtype=torch.uint8).to(self._device)
 
     def attachment(self, slot: int) -> tuple[dict[str, Any], list[int]]:
         """What a child needs to see the blocks; `slot` chooses its outputs."""

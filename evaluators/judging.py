@@ -21,13 +21,13 @@ WRONG = (Status.INCORRECT_NUMERICAL, Status.NONDETERMINISTIC)
 
 
 def judge(trial: Trial) -> list[Comparison]:
-    """Judge every item, cheapest first; stops at the first that is wrong.
+    """Judge every item of the trial, cheapest first; stops at the first that is wrong.
 
     Returns the worst comparison of each workload, in the order of the workloads. Raises
     CandidateFailed. Needs the device.
     """
     epoch = trial.epoch
-    found = {item: _item(trial, item) for item in epoch.order}
+    found = {item: _item(trial, item) for item in trial.items}
     return [found[i] for i in range(len(epoch.workloads))]
 
 

@@ -56,8 +56,9 @@ OF_FILES = Right.EXECUTE | Right.WRITE_FILE | Right.READ_FILE | Right.TRUNCATE
 """Rights that a rule on something else than a folder may name."""
 
 READ = Right.EXECUTE | Right.READ_FILE | Right.READ_DIR
-USE = Right.READ_FILE | Right.WRITE_FILE | Right.READ_DIR
-"""To open devices and what the kernel offers as files, for reading and writing."""
+USE = Right.READ_FILE | Right.WRITE_FILE | Right.TRUNCATE | Right.READ_DIR
+"""To open devices and what the kernel offers as files, for reading and writing. With `truncate`,
+since CUDA names its threads in /proc/self/task/*/comm and does not start where that is refused."""
 
 OWN = (FIRST | Right.REFER | Right.TRUNCATE) & ~(Right.MAKE_CHAR | Right.MAKE_BLOCK)
 

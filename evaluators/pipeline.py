@@ -158,7 +158,8 @@ class Evaluator:
         contends: Contends | None = None,
         twins: Mapping[str, str] | None = None,
     ) -> Evaluation:
-        """Score one solution in the open epoch; `trusted` skips the guard.
+        """Score one solution in the open epoch; `trusted` skips the guard and the operator's cases:
+        at the edges libraries have conventions of their own, as for the logarithm of an empty sum.
 
         `samples_factor` multiplies the latency samples; `skips` names outputs that are not judged;
         `contends` is asked after a few timings whether the rest is worth it. `twins` names the
@@ -211,9 +212,11 @@ class Evaluator:
             finally:
                 self._free.put(slot)
 
+    def _guards(self, how: How) -> bool:
+        return self.guarded and not how.trusted
+
     def _evaluate(self, solution: Solution, slot: int, clock: Clock, how: How) -> Evaluation:
-        checked = self.guarded and not how.trusted
-        reasons = guard.check(solution, self.definition) if checked else []
+        reasons = guard.check(solution, self.definition) if self._guards(how) else []
         if reasons:
             return self._failed(solution, Status.INVALID_SOURCE, "\n".join(reasons), None)
         try:
@@ -257,7 +260,17 @@ class Evaluator:
             with clock.stage("build"):
                 limits = self._terms.limits(self._epoch, how.trusted)
                 effort = self._terms.effort(how.trusted)
-                trial = Trial(self._nursery, solution, self._epoch, slot, limits, effort, how.skips)
+                trial = Trial(
+                    self._nursery,
+                    solution,
+                    self._epoch,
+                    slot,
+                    limits,
+                    effort,
+                    how.skips,
+                    self._guards(how),
+                    cases=not how.trusted,
+                )
             try:
                 with clock.stage("build"):
                     trial.build()
@@ -292,8 +305,7 @@ class Evaluator:
             return scorer.score(trial, comparisons, how.samples_factor, asked)
 
     def _replay(self, solution: Solution, slot: int, calls: int, how: How) -> Replays:
-        checked = self.guarded and not how.trusted
-        reasons = guard.check(solution, self.definition) if checked else []
+        reasons = guard.check(solution, self.definition) if self._guards(how) else []
         if reasons:
             refused = "\n".join([f"{Status.INVALID_SOURCE.value}: {reasons[0]}", *reasons[1:]])
             return Replays(device=self.device, calls=0, failures=(refused,))

@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluators.arena import Entry
 from evaluators.child import EvaluatorError
-from evaluators.correctness import Budget, Comparison, agree, budget_of, compare
+from evaluators.correctness import Budget, Comparison, agree, apart, budget_of, compare
 from evaluators.draws import blamed
 from evaluators.schema import Definition
 
@@ -68,6 +68,10 @@ class References:
     def agree(self, item: int, one: Outputs, other: Outputs, skips: tuple[str, ...] = ()) -> str:
         """'' when outputs of two calls on equal inputs agree, else how they differ."""
         return agree(one, other, self._budgets[item], self._definition, skips)
+
+    def apart(self, item: int) -> dict[str, tuple[float, float]]:
+        """How far two right outputs of any draw may be from each other, by name."""
+        return apart(self._budgets[item], self._definition)
 
     def _computed(self, function: str, inputs: list[Any], entries: tuple[Entry, ...]) -> Outputs:
         """Outputs of the operator's `exact` or `honest`, checked against the definition."""

@@ -19,15 +19,15 @@ def replay(trial: Trial, calls: int, confirm: bool = True) -> Replays:
     A wrong call is recorded and the next one made; a candidate whose process fails is at its end.
     `confirm`: on CUDA, look at whose kernels a call launches.
     """
-    epoch, tally = trial.epoch, Tally(trial)
+    epoch, items, tally = trial.epoch, trial.items, Tally(trial)
     start = held = (0, 0)
     for number in range(calls):
-        item = epoch.order[number % len(epoch.order)]
+        item = items[number % len(items)]
         draw = 0 if trial.planned else epoch.fresh()
         try:
-            if number == min(len(epoch.order), calls // 2):
+            if number == min(len(items), calls // 2):
                 start = trial.held()  # every workspace has been made by now
-            again = number // len(epoch.order) % TWICE == TWICE - 1
+            again = number // len(items) % TWICE == TWICE - 1
             tally.right(item, judged(trial, item, draw, again=again).budget_used)
             held = trial.held()
         except CandidateFailed as error:

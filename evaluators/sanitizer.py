@@ -37,6 +37,8 @@ SETS = 8
 BYTES = 128 << 20
 """Most bytes of all sets together: under a checker a kernel takes up to a hundred times as long."""
 TEXT = 2000
+SUMMARY = " SUMMARY: "
+"""In the last line of compute-sanitizer's log; it is missing where it watched no process."""
 LINES = 8
 """Of a report: its head, with the place; the rest is the stack of the process around the kernel."""
 
@@ -121,6 +123,10 @@ def _command(tool: Tool, folder: Path) -> _Command | str:
         return "compute-sanitizer is not installed (it comes with the CUDA toolkit)"
     log = folder / f"{tool}.log"
     front = [program, "--tool", tool, "--error-exitcode", str(FOUND), "--log-file", str(log)]
+    # Libraries ask the driver for functions that it may lack: such answers are no fault of the
+    # kernel's. Nor are its compilers to be watched: they run where the front end is out of reach.
+    front += ["--report-api-errors", "no", "--target-processes", "application-only"]
+    front += ["--launch-timeout", "0"]  # importing torch takes longer than it would wait
     # Every tensor an allocation of its own: inside torch's large blocks nothing would be out of
     # bounds.
     return _Command(tool, [*front, *words], {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
@@ -232,9 +238,12 @@ def _judged(
     said = log.read_text(errors="replace") if log.is_file() else ""
     said += confinement.printed(folder, most=8 * TEXT)
     said = confinement.cleaned(said, folder).strip()
-    if code == 0:
+    attached = tool in TOOLS["cpu"] or SUMMARY in said
+    if code == 0 and attached:
         return Sanitized(tool=tool, outcome="clean", calls=calls, seconds=seconds)
-    if code is None:
+    if code == 0:
+        text = f"it has watched nothing: {said[-TEXT:]}"
+    elif code is None:
         text = f"not finished after {deadline_s:g} s"
     elif code == UNBUILT:
         text = f"the kernel does not build for it: {said[-TEXT:]}"

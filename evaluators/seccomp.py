@@ -95,7 +95,8 @@ def rules(process: int, landlock_abi: int) -> tuple[Rule, ...]:
     found = [
         # No network, also where there is no namespace for it; and no daemon of this machine.
         Rule("socket", ({0: (socket.AF_UNIX, socket.AF_NETLINK)},), errno.EAFNOSUPPORT),
-        Rule("connect", error=errno.ECONNREFUSED),
+        # As if no daemon were there: CUDA asks for that of its multi-process service.
+        Rule("connect", error=errno.ENOENT),
         Rule("io_uring_setup", error=errno.ENOSYS),
         # Limits, cores and priority of other processes, such as the anchor's.
         *(Rule(call, ({0: own},)) for call in ("prlimit64", "sched_setaffinity", "migrate_pages")),

@@ -1,8 +1,9 @@
 """The judge's part in timing: new values before every round, and a look at what the calls wrote.
 
-No call knows whether it is judged. Secretly chosen ones get a draw whose exact outputs are known;
-the outputs of all others are compared with what the anchor wrote from the same values, which tells
-calls that did not do the work, though not how well it was rounded.
+Secretly chosen calls get a draw whose exact outputs are known; the outputs of all calls are
+compared with what the anchor wrote from the same values. Both are right only when they are no
+further apart than their two budgets together. That matters most for calls that are not judged
+exactly: draws of judged calls come round again, so that a process can learn to tell them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from evaluators.deviation import SMALL_ROW
 from evaluators.judging import DRAWS
 from evaluators.latency import ROUNDS
 from evaluators.schema import Status
@@ -26,7 +28,8 @@ POOL = range(DRAWS[-1] + 1, DRAWS[-1] + 1 + 4)
 """Draws of judged calls: the same for all candidates of an epoch, so that references are kept."""
 
 ALIKE = 0.05
-"""Difference from the anchor's outputs, over their RMS, that no call which did the work reaches."""
+"""Difference from the anchor's outputs, over their RMS, that no call which did the work reaches.
+Where two error budgets together allow less, less is allowed."""
 
 TOGETHER = 1 << 25
 """Elements of one output that are compared at once: a round has many calls with small outputs."""
@@ -101,7 +104,7 @@ class TimedCalls:
             if laid.draw is not None:
                 self._judge(laid, laid.draw, outputs)
         names = [e.name for e in epoch.calls[item].outputs]
-        unlike = _unlike(names, ours, theirs, trial.skips)
+        unlike = _unlike(names, ours, theirs, epoch.right.apart(item), trial.skips)
         if unlike:
             text = f"{unlike} holds something else than the answer in a timed call"
             raise trial.failed(item, Status.INCORRECT_NUMERICAL, text)
@@ -137,27 +140,43 @@ def _unlike(
     names: list[str],
     ours: list[tuple[Any, ...]],
     theirs: list[tuple[Any, ...]],
+    limits: dict[str, tuple[float, float]],
     skips: tuple[str, ...],
 ) -> str:
-    """'' when all float outputs resemble the anchor's, else the first that does not."""
+    """'' when all outputs resemble the anchor's, else the first that does not.
+
+    `limits`: name -> how far two right outputs may be apart, see `correctness.apart`.
+    """
     import torch
 
     for place, name in enumerate(names):
-        if name in skips or not theirs[0][place].is_floating_point():
+        first = theirs[0][place]
+        if name in skips or not first.numel():
             continue
+        wide = torch.float32 if first.is_floating_point() else torch.float64
+        shape = (-1, first.shape[-1] if first.dim() > 1 else first.numel())
         faults = []
-        together = max(1, TOGETHER // max(1, theirs[0][place].numel()))
+        together = max(1, TOGETHER // first.numel())
         for at in range(0, len(ours), together):
             one, other = (
-                torch.stack([outputs[place] for outputs in side[at : at + together]])
-                .flatten(1)
-                .float()
+                torch.stack([outputs[place].reshape(shape) for outputs in side[at : at + together]])
                 for side in (ours, theirs)
             )
-            error = torch.where(one == other, 0.0, one - other)
-            size = torch.where(torch.isfinite(other), other, 0.0).square().mean(1)
-            # NaN is not below anything; and where all is zero nothing may differ.
-            faults.append(~(error.square().mean(1) <= ALIKE**2 * size))
+            faults.append(_apart(one.to(wide), other.to(wide), limits[name]))
         if bool(torch.cat(faults).any()):
             return f"output {name!r}"
     return ""
+
+
+def _apart(one: Any, other: Any, limits: tuple[float, float]) -> Any:
+    """Which calls differ by more than the limits; outputs of shape [calls, rows, width]."""
+    import torch
+
+    error = torch.where(one == other, 0.0, one - other).square().mean(2)
+    rows = torch.where(torch.isfinite(other), other, 0.0).square().mean(2)
+    size = rows.mean(1)
+    rms, by_row = min(ALIKE, limits[0]), limits[1]
+    rows = rows.clamp(min=(SMALL_ROW**2 * size)[:, None])
+    relative = torch.where(rows > 0, error / rows, 0.0).mean(1)
+    # NaN is not below anything; and where all is zero nothing may differ.
+    return ~((error.mean(1) <= rms**2 * size) & (relative <= by_row**2))

@@ -49,7 +49,9 @@ class Clock:
 
 
 class Trial(Timed):
-    """A child process with one solution. `slot` chooses the outputs it writes.
+    """A child process with one solution. `slot` chooses the outputs it writes; `guarded`: what its
+    source comes to is looked at before it is loaded. `items`: what it is called and judged on, in
+    the order of the epoch; without `cases` the workloads alone.
 
     `planned`: the solution plans outside its calls on what the inputs hold (trusted ones only), so
     that all its calls get the same values.
@@ -64,11 +66,15 @@ class Trial(Timed):
         limits: Limits,
         effort: Effort,
         skips: tuple[str, ...] = (),
+        guarded: bool = False,
+        cases: bool = True,
     ) -> None:
         self.skips = skips
         self.epoch = epoch
         self.slot = slot
         self._solution = solution
+        self._guarded = guarded
+        self.items = tuple(i for i in epoch.order if cases or not epoch.is_case(i))
         self._effort = effort
         self._child = Child(nursery, solution.spec.language, limits)
         self._pids: list[int] = []
@@ -78,7 +84,7 @@ class Trial(Timed):
         self.facts: BuildFacts | None = None
 
     def build(self) -> None:
-        """Build, and call every item once, so that JIT languages compile now."""
+        """Build, and call it once on each of `items`, so that JIT languages compile now."""
         end = time.monotonic() + self._effort.build_deadline_s
         start = time.perf_counter()
         message, fds = self.epoch.attachment(self.slot)
@@ -86,9 +92,11 @@ class Trial(Timed):
         self.network = str(reply.get("network", ""))[:200]
         self.files = str(reply.get("files", ""))[:200]
         solution = self._solution.model_dump(mode="json")
-        reply = self._child.ask({"command": "build", "solution": solution}, _left(end))
+        reply = self._child.ask(
+            {"command": "build", "solution": solution, "guarded": self._guarded}, _left(end)
+        )
         self.planned = reply.get("planned") is True
-        for item in self.epoch.order:
+        for item in self.items:
             try:
                 self._child.ask({"command": "warm", "workload": item}, _left(end))
                 self.ask({"command": "settle", "workload": item})

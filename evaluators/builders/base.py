@@ -43,6 +43,9 @@ class Builder(ABC):
 
     language: ClassVar[Language]
 
+    guarded = False
+    """Whether what was compiled is looked at before it is loaded, see `guard.library`."""
+
     @abstractmethod
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
         """Compile or import `solution` inside `folder` for `device` (`cuda` or `cpu`).

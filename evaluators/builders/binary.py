@@ -22,6 +22,7 @@ _HOST = (
 _DEVICE = (".text", ".rodata", ".rel", ".nv.constant", ".nv.info", ".nv.shared", ".nv.global")
 _FATBIN = ".nv_fatbin"
 _EMPTY = 8  # SHT_NOBITS: a size and no bytes
+_UNDEFINED = 0  # SHN_UNDEF
 _RANDOM = re.compile(rb"(?<=_GLOBAL__N__)[0-9a-f]{8}|tmpxft_[0-9a-f]{8}_[0-9a-f]{8}")
 """What nvcc puts into names by chance: a module's number and a temporary file's."""
 
@@ -41,6 +42,20 @@ def digest(library: Path) -> str:
     for name, content in sorted((_plain(n.encode()), _plain(c)) for n, c in [*host, *device]):
         found.update(name + b"\0" + len(content).to_bytes(8, "little") + content)
     return found.hexdigest()[:32]
+
+
+def imports(library: Path) -> set[str]:
+    """Names that the dynamic linker looks up in other libraries. ValueError for no ELF-64 file.
+
+    Entries of `.dynsym` without a section: System V gABI, "Symbol Table".
+    """
+    parts = dict(_parts(library.read_bytes(), 0))
+    names, table = parts.get(".dynstr", b""), parts.get(".dynsym", b"")
+    found = set()
+    for name, _, _, section, _, _ in struct.iter_unpack("<IBBHQQ", table):
+        if section == _UNDEFINED and name:
+            found.add(names[name : names.index(b"\0", name)].decode(errors="replace"))
+    return found
 
 
 def _plain(text: bytes) -> bytes:

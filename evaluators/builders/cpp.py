@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from evaluators.builders import native
 from evaluators.builders.base import Builder, BuildError, Built, write_sources
+from evaluators.guard import library
 from evaluators.schema import BuildFacts, Language, Solution
 
 SUFFIXES = (".cpp", ".cc", ".cxx")
@@ -22,6 +23,9 @@ class CppBuilder(Builder):
 
     def build(self, solution: Solution, folder: Path, device: str) -> Built:
         compiled = self._compile(solution, folder)
+        refused = list(library.reasons(compiled.library)) if self.guarded else []
+        if refused:
+            raise BuildError("\n".join(refused))
         facts = self._facts(solution, compiled)
         return Built(call=native.load(compiled, solution), facts=lambda: facts)
 

@@ -6,10 +6,11 @@ text: what contains a hostile candidate is its process, and what convicts a chea
 judge, who never takes its word.
 
 `entry` looks at the entry point. `python` refuses what a kernel never needs: tables in
-`python_names`, what names stand for in `scope` and `bindings`, host functions in `hosts`, where
-tensors go in `tracking` and what is done with them in `flow`. So does `cpp`: tables in `cpp_names`,
-tokens from `lexer`, the source's own names in `cpp_own`, inline assembly in `cpp_assembly`, load
-time in `cpp_loading`, state between calls in `cpp_state`.
+`python_names`, what names stand for in `scope` and `bindings`, what reaches beyond the language in
+`foreign`, host functions in `hosts`, where tensors go in `tracking` and what is done with them in
+`flow`. So does `cpp`: tables in `cpp_names`, tokens from `lexer`, the source's own names in
+`cpp_own`, inline assembly in `cpp_assembly`, load time in `cpp_loading`, state between calls in
+`cpp_state`. `library` looks once more, at what a C++ source was compiled to.
 """
 
 from __future__ import annotations
@@ -58,3 +59,5 @@ def _source_reasons(
         yield from python.reasons(
             source.content, solution.spec, definition if entry else None, local.difference(taken)
         )
+    else:
+        yield "line 1: a kernel in Python has files in Python alone: no other is looked at"

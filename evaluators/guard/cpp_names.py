@@ -19,11 +19,12 @@ _FUNCTIONS = {
         posix_spawnp prctl ptrace quick_exit raise setjmp setrlimit setsid sigaction signal
         sigprocmask siglongjmp sigsetjmp syscall system tgkill tkill unshare vfork wait4 waitpid""",
     "a kernel opens no files, sockets or shared memory": """
-        accept bind connect creat dprintf vdprintf fdopen fopen freopen ftruncate getsockopt ioctl
-        listen lseek memfd_create mkstemp mmap mprotect mremap munmap msync open open64 openat
-        opendir pipe pipe2 process_vm_readv process_vm_writev pread pwrite readlink recv recvmsg
-        rename rmdir sendmsg sendto shm_open shmat shmget socket socketpair tmpfile truncate
-        unlink write mkdtemp realpath fileno scanf fscanf getchar getc fgetc fgets fread""",
+        accept bind connect creat dprintf vdprintf fdopen fopen fopen64 fopencookie freopen
+        freopen64 tmpfile64 ftruncate getsockopt ioctl listen lseek memfd_create mkstemp mmap
+        mprotect mremap munmap msync open open64 openat opendir pipe pipe2 process_vm_readv
+        process_vm_writev pread pwrite readlink recv recvmsg rename rmdir sendmsg sendto shm_open
+        shmat shmget socket socketpair tmpfile truncate unlink write mkdtemp realpath fileno scanf
+        fscanf getchar getc fgetc fgets fread""",
     "a kernel does not read or change its environment": """
         clearenv confstr environ __environ getauxval getenv getopt gethostname getpid getppid
         program_invocation_name putenv secure_getenv setenv sysconf unsetenv uname""",
@@ -35,7 +36,8 @@ _FUNCTIONS = {
     "a kernel does not look at the clock or sleep": """
         clock clock64 time times clock_gettime clock_nanosleep ftime getrusage gettimeofday
         nanosleep omp_get_wtime sleep timespec_get usleep globaltimer __rdpmc _rdpmc __rdtsc
-        __rdtscp _rdtsc __builtin_ia32_rdtsc __builtin_ia32_rdtscp __builtin_readcyclecounter""",
+        __rdtscp _rdtsc __builtin_ia32_rdtsc __builtin_ia32_rdtscp __builtin_readcyclecounter
+        __builtin_ia32_rdpmc""",
     "a kernel does not walk the stack": """
         __builtin_frame_address __builtin_return_address backtrace backtrace_symbols getcontext
         makecontext setcontext swapcontext __builtin_extract_return_addr _Unwind_Backtrace""",
@@ -59,6 +61,7 @@ REGISTRY = frozenset({"GetGlobal", "GetGlobalRequired", "SetGlobal", "LoadFromFi
 """Of these, the members of tvm-ffi's classes: banned below any name."""
 
 PREFIXES = (
+    ("__gthr", "a kernel starts no threads; OpenMP's parallel regions are all that it needs"),
     ("pthread_", "a kernel starts no threads; OpenMP's parallel regions are all that it needs"),
     ("cublas", "the kernel computes, no library"),
     ("cudnn", "the kernel computes, no library"),

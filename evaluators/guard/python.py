@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from evaluators.guard import bindings, hosts
+from evaluators.guard import bindings, foreign, hosts
 from evaluators.guard import python_names as names
-from evaluators.guard.cpp_names import FUNCTIONS as C_FUNCTIONS
 from evaluators.guard.cpp_names import SYSTEM_PATH
 from evaluators.guard.entry import parse
 from evaluators.guard.flow import Flow, Reason
@@ -29,8 +28,6 @@ from evaluators.guard.scope import (
 from evaluators.schema import BuildSpec, Definition, Language
 
 _INSIDE_TEXT = re.compile(r"\{\w*(?:\.\w+|\[\w+\])*\.__\w")
-_FOREIGN_OPERATOR = re.compile(r"\b(?:tir|tl)\.\w*call_\w*(?:packed|extern)")
-_ODD_FLAG = re.compile(r"-(?:fplugin|include|imacros|specs|wrapper|Bprefix|x$)|@\S")
 
 
 def reasons(
@@ -153,7 +150,7 @@ class Source:
                     f"{dotted!r} is not allowed: torch may allocate (torch.empty, zeros, full) and "
                     "describe (dtypes, torch.cuda.get_device_properties); the kernel computes"
                 )
-        elif not is_below(dotted, names.OPEN_PREFIXES) and not asks_driver(dotted):
+        elif not foreign.is_open(dotted) and not asks_driver(dotted):
             yield f"{dotted!r} is not allowed: a kernel is written with {top}'s language alone"
 
     # --- Triton and TileLang, host and device ---
@@ -165,14 +162,16 @@ class Source:
             yield from self._strict_attribute(node)
         elif isinstance(node, ast.Call):
             yield from self._call(node)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if alias.name in names.EXTERNAL_CALLS:
+                    yield f"{alias.name!r} by itself is not allowed: write T.{alias.name}"
         elif isinstance(node, ast.MatchClass):
             for attribute in node.kwd_attrs:
                 taken = ast.Attribute(value=ast.Constant(None), attr=attribute, ctx=ast.Load())
                 yield from self._taken(taken)
-        elif text_of(node) and _ODD_FLAG.match(text_of(node)):
-            yield f"compiler flag {text_of(node)!r} is not allowed"
-        elif text_of(node) and _FOREIGN_OPERATOR.search(text_of(node)):
-            yield f"operator {text_of(node)!r} is not allowed: it calls code from outside"
+        elif text_of(node) and (why := foreign.text_reason(text_of(node))):
+            yield why
 
     def _name(self, node: ast.Name) -> Iterator[str]:
         dotted = self.names.modules.get(node.id)
@@ -201,6 +200,8 @@ class Source:
             yield f"attribute {attribute!r} is not allowed"
         elif attribute in names.STREAM_METHODS:
             yield f"{attribute!r} is not allowed: kernels run on the current stream, in order"
+        elif attribute in names.EXTERNAL_CALLS and id(node) not in self._called:
+            yield f"{attribute!r} under another name is not allowed: call it"
         elif attribute in names.FOREIGN_CODE:
             yield f"{attribute!r} is not allowed: a kernel calls no code from outside its source"
         elif not isinstance(node.ctx, ast.Load) and not own and self.names.dotted(node) is None:
@@ -245,9 +246,7 @@ class Source:
         called = [t for t in texts if isinstance(t, str)]
         if not called:
             yield "an external call needs the function's name as a plain string"
-        for name in called:
-            if name in C_FUNCTIONS:
-                yield f"{name!r} is not allowed: {C_FUNCTIONS[name]}"
+        yield from filter(None, map(foreign.call_reason, called))
 
     # --- Triton and TileLang, host only ---
 

@@ -59,6 +59,20 @@ OPEN_PREFIXES = (
 )  # fmt: skip
 """Names of compilers' packages that may be used, with all below them."""
 
+CLOSED = "tilelang.jit"
+BELOW_CLOSED = frozenset(
+    {"tilelang.jit", "tilelang.jit.JITKernel", "tilelang.jit.kernel.JITKernel"}
+)
+"""Below the first nothing but these may be used: the rest writes, builds and loads libraries."""
+
+PASSED_ON = _words("""
+    abc arith ast builtins concurrent contextlib ctypes diagnostics driver functools gluon_ir
+    importlib inspect itertools knobs linecache logger logging multiprocessing np numpy nvcc os
+    pathlib pickle pkgutil re runtime shutil signal socket subprocess sys tempfile textwrap
+    threading time tl_nvcc torch tvm tvm_ffi tvm_ir typing warnings weakref
+""")
+"""What the compilers' modules import themselves: not theirs to hand on."""
+
 DRIVER = "triton.runtime.driver.active."
 DRIVER_QUESTIONS = ("get_current_device", "get_current_target", "get_device_properties")
 """What may be asked of Triton's driver: names that end so, below `DRIVER`."""
@@ -94,9 +108,9 @@ ALLOWED_METHODS = frozenset({"__init__", "__post_init__", "__call__", "__repr__"
 """Double-underscore methods that a class may define."""
 
 INSIDES = frozenset({
-    "builtins", "cell_contents", "cr_frame", "ctypes", "f_back", "f_builtins", "f_globals",
-    "f_locals", "gc", "gi_frame", "importlib", "inspect", "mro", "os", "subprocess", "sys",
-    "tb_frame", "tb_next", "threading",
+    "builtins", "cache_info", "cell_contents", "cr_frame", "ctypes", "f_back", "f_builtins",
+    "f_globals", "f_locals", "gc", "gi_frame", "importlib", "inspect", "mro", "os",
+    "subprocess", "sys", "tb_frame", "tb_next", "threading",
 })  # fmt: skip
 """Attributes that lead from an innocent object to the interpreter's inside."""
 
@@ -106,8 +120,10 @@ STREAM_METHODS = frozenset({
 })  # fmt: skip
 
 REACHING_METHODS = frozenset({
-    "add_pre_run_hook", "cache_hook", "fn", "get_profiler", "pre_run_hooks", "register_hook",
-    "set_", "share_memory_", "storage", "untyped_storage",
+    "adapter", "add_pre_run_hook", "artifact", "cache_hook", "export_library", "export_ptx",
+    "export_sass", "export_sources", "fn", "from_database", "from_tilelang_function",
+    "get_profiler", "pre_run_hooks", "register_hook", "run_once", "set_", "share_memory_",
+    "storage", "untyped_storage", "update_tuner_result",
 })  # fmt: skip
 """Attributes that reach past a tensor's own elements, or past a compiled kernel."""
 
@@ -194,3 +210,4 @@ FOREIGN_CODE = frozenset({
 """Calls of the compilers' languages that run code which is not in the kernel."""
 
 EXTERNAL_CALLS = frozenset({"call_extern", "call_pure_extern"})
+"""Called by these names alone, so that what they call is judged."""

@@ -290,6 +290,33 @@ open('/proc/self/maps').read(1)
     holds(judge, body)
 
 
+def test_what_cuda_does_to_start_is_allowed(judge: Evaluator) -> None:
+    """It ends with an error where one of these is refused (strace of cuInit; driver 570 and on)."""
+    body = """
+import threading
+done = threading.Event()
+thread = threading.Thread(target=done.wait)
+thread.start()
+for task in (f'/proc/self/task/{thread.native_id}', f'/proc/{os.getpid()}/task/{os.getpid()}'):
+    for flags in (os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
+        name = os.open(task + '/comm', flags)
+        os.write(name, b'cuda-EvtHandlr')
+        os.close(name)
+    assert open(task + '/comm').read() == 'cuda-EvtHandlr\\n'
+done.set()
+os.ftruncate(os.memfd_create('cuda'), 4096)
+os.eventfd(0)
+for path in ('self/maps', 'self/status', 'devices', 'filesystems', 'sys/vm/mmap_min_addr'):
+    open('/proc/' + path, 'rb').read()
+os.listdir('/sys/devices/system/node')
+try:
+    socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect('/tmp/nvidia-mps/control')
+except FileNotFoundError:  # no multi-process service: CUDA goes on without it
+    pass
+"""
+    holds(judge, body)
+
+
 def test_what_it_prints_is_not_read_through_a_link(judge: Evaluator, tmp_path: Path) -> None:
     """The judge may read what a candidate may not, and shows what it finds to models."""
     store = planted(tmp_path)

@@ -333,7 +333,10 @@ def test_cases_are_judged_and_not_timed(tmp_path: Path) -> None:
     with Evaluator("cpu", DEFINITION, folder, FAST) as made:
         made.open_epoch(0, WORKLOADS, solution(GOOD))
         found = made.evaluate(solution(GOOD))
-        odd = made.evaluate(solution(kernel("if len(x) % 2 == 0: torch.mul(x, scale, out=y)")))
+        text = kernel("if len(x) % 2 == 0: torch.mul(x, scale, out=y)")
+        odd = made.evaluate(solution(text))
+        library = made.evaluate(solution(text), trusted=True)
+    assert library.status is Status.PASSED, library.log
     assert [r.workload for r in found.results] == ["small", "large"]
     assert odd.status is Status.INCORRECT_NUMERICAL
     assert "[n=1]" in odd.log

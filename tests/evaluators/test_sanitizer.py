@@ -65,3 +65,15 @@ def test_an_absent_tool_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = checked(tmp_path, solution(TRITON % 1, Language.TRITON), "cuda")
     assert [record.tool for record in found] == ["memcheck", "racecheck"]
     assert all("compute-sanitizer is not installed" in record.text for record in found)
+
+
+def test_a_checker_that_watched_nothing_finds_nothing_clean(tmp_path: Path) -> None:
+    (tmp_path / "calls").write_text("..")
+    log = tmp_path / "racecheck.log"
+    log.write_text("========= Error: No attachable process found. compute-sanitizer timed-out.\n")
+    found = sanitizer._judged("racecheck", 0, tmp_path, 1.0, 240.0)
+    assert found.outcome == "not available"
+    assert "No attachable process" in found.text
+    log.write_text("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n")
+    found = sanitizer._judged("racecheck", 0, tmp_path, 1.0, 240.0)
+    assert (found.outcome, found.calls) == ("clean", 2)

@@ -4,6 +4,7 @@ The first comment lines are fields (`// trick: zero output`): `trick` or `style`
 `language`, `device` (`cpu` or `cuda`), `expected` (a status, or several joined by `or`),
 `caught by` (guard, build, correctness, latency, isolation). Some have more: `without the guard`
 (the status when the guard is skipped), `at most` (largest score that an honest latency allows),
+`times longer` (how many more calls are timed than of other cases),
 `compiled` (`always`: by nvcc in every run of the tests) and `pending` (what the evaluator needs
 before it can catch the case).
 """
@@ -88,6 +89,10 @@ class Case:
     def unguarded(self) -> set[str]:
         """Statuses without the guard; empty where the file names none."""
         return set(filter(None, self.fields.get("without the guard", "").split(" or ")))
+
+    @property
+    def times_longer(self) -> float:
+        return float(self.fields.get("times longer", 1))
 
     @property
     def definition(self) -> Definition:
@@ -197,7 +202,7 @@ class Judges:
         made = self._made[judge]
         assert isinstance(made, Evaluator)
         made.guarded = guarded
-        return made.evaluate(case.solution)
+        return made.evaluate(case.solution, samples_factor=case.times_longer)
 
     def _compile(self, judge: str, case: Case, guarded: bool) -> Compiled:
         with self._making:

@@ -20,8 +20,9 @@ from tests.evaluators.test_draws import loaded
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 SETTINGS = EvaluatorSettings(slots=2, run_deadline_s=5, latency_s=0.1)
-LONG = Workload(uuid="long", axes={"n": 1 << 30})
-"""8 GB read and written: some milliseconds."""
+LONG = Workload(uuid="long", axes={"n": 3 << 28})
+"""6.4 GB read and written: more than a millisecond. The judge's exact outputs of six draws take as
+much each, and a comparison six times that for a while: about 110 GB of the device."""
 
 
 @pytest.fixture(scope="module")
