@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis import style
 from analysis.frames import records
@@ -106,8 +106,9 @@ def _fill(
             axis.add_patch(_outline(x, y))
     image = axis.imshow(grid, cmap="cividis", norm=norm, aspect="auto", interpolation="nearest")
     bar = made.colorbar(image, ax=axis, pad=0.01, fraction=0.04, aspect=25)
-    bar.set_label("best score (speedup over the anchor)")
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.2g}x"))
+    if isinstance(norm, LogNorm):
+        bar.locator = LogLocator(subs=(1, 2, 5))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}x"))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
     bar.outline.set_visible(False)
 

@@ -224,6 +224,7 @@ def rich_tables(run: Run) -> Group:
 
 def _rich(heading: str, frame: pd.DataFrame) -> Table:
     table = Table(title=heading, title_justify="left", title_style="bold", header_style="bold")
+    table.min_width = len(heading)  # a narrow table would break its title
     for i, column in enumerate(frame.columns):
         table.add_column(str(column), justify="right" if _numeric(frame.iloc[:, i]) else "left")
     for row in frame.itertuples(index=False):
@@ -263,8 +264,9 @@ def markdown(run: Run) -> str:
 def write(run: Run, folder: Path) -> list[Path]:
     """Write evaluations.csv, comparison.csv, report.md and report.json; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    at = run.evaluations["at"].map("{:.3f}".format)  # six digits of a time would be hours
     files = {
-        "evaluations.csv": run.evaluations.to_csv(index=False, float_format="%.6g"),
+        "evaluations.csv": run.evaluations.assign(at=at).to_csv(index=False, float_format="%.6g"),
         "comparison.csv": champion_over(run.entries).to_csv(index=False, float_format="%.6g"),
         "report.md": markdown(run),
         "report.json": json.dumps(summary(run), indent=1) + "\n",

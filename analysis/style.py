@@ -95,6 +95,7 @@ def figure(path: Path, height: float, width: float = WIDTH) -> Iterator[Figure]:
     with matplotlib.rc_context(_RC):
         made = Figure(figsize=(width, height), layout="constrained")
         yield made
+        made.draw_without_rendering()  # text beside axes is placed by a second layout
         path.parent.mkdir(parents=True, exist_ok=True)
         made.savefig(path, dpi=DPI, metadata={"Software": None})
 

@@ -46,7 +46,7 @@ def draw(frame: pd.DataFrame, entries: pd.DataFrame, path: Path, *, title: str =
         last.set_xlim(0, len(frame) + 1)
         last.xaxis.set_major_locator(MaxNLocator(integer=True))
         last.set_xlabel("evaluation")
-        style.title(made, title or "trajectory", _note(frame))
+        style.title(made, title or "trajectory", _note(frame, peers=len(entries) > 0))
 
 
 def best_so_far(frame: pd.DataFrame) -> pd.Series:
@@ -157,10 +157,11 @@ def _failures(axis: Any, failing: pd.DataFrame, kinds: list[str]) -> None:
     axis.spines["left"].set_visible(False)
 
 
-def _note(frame: pd.DataFrame) -> str:
+def _note(frame: pd.DataFrame, *, peers: bool) -> str:
     passed = int((frame["status"] == "PASSED").sum())
+    dashed = "; dashed: geometric mean on the report grid" if peers else ""
     again = "" if frame["epoch"].nunique() < 2 else "; vertical: new workloads drawn"
     return (
         f"{len(frame)} evaluations, {passed} correct. Dots: measured in full; diamonds: seeds; "
-        f"line: best so far; dashed: geometric mean on the report grid{again}."
+        f"line: best so far{dashed}{again}."
     )

@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ray
 
+from evaluators.catalog import CatalogError
 from evaluators.schema import Evaluation
-from evolve import cluster
 from evolve.config import parse
 from evolve.emitters import EMITTERS
+from evolve.errors import UserError
 from evolve.plan import Plan, plan, pool_for
 from evolve.pool import EvaluatorPool
 from islands.island import Island
@@ -93,13 +94,15 @@ def measure(operator: str, count: int, languages: list[str], device: str) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("operator", nargs="?", default="matmul_bias_gelu")
-    parser.add_argument("--programs", type=int, default=60)
+    parser.add_argument("--programs", type=int, default=60, help="how many; fewer if none is new")
     parser.add_argument("--language", action="append", default=[])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    cluster.start()
-    found = measure(given.operator, given.programs, given.language, given.device)
+    try:
+        found = measure(given.operator, given.programs, given.language, given.device)
+    except (UserError, CatalogError) as error:
+        parser.error(str(error))
     if given.json:
         print(json.dumps(found))
         return

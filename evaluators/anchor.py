@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from evaluators.child import CandidateFailed, EvaluatorError, Limits, Nursery
+from evaluators.cores import Cores
 from evaluators.epoch import Epoch
 from evaluators.judging import judge
 from evaluators.latency import Batch, Timed
@@ -35,6 +38,7 @@ class Anchor(Timed):
         self._name = solution.name
         self._trial: Trial | None = None
         self._estimates: dict[int, Estimate] = {}
+        self._cores = Cores()
 
     @property
     def slot(self) -> int:
@@ -66,6 +70,11 @@ class Anchor(Timed):
             raise AnchorError(
                 f"anchor {self._name} fails: {error.status.value}: {error.log}"
             ) from error
+        self._cores.note([os.getpid(), self._arguments[0].pid, *self._trial.processes()])
+
+    def displaced(self) -> bool:
+        """Whether somebody changed the cores of the judge's or the anchor's threads; undone now."""
+        return self._cores.changed() > 0
 
     def prepare(self, workload: int) -> Estimate:
         """First look, once per workload and process."""

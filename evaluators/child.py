@@ -106,6 +106,11 @@ class Nursery:
                         raise EvaluatorError(f"the nursery does not run: {error}\n{log}") from error
         raise AssertionError("unreachable")
 
+    @property
+    def pid(self) -> int:
+        """Id of the nursery; 0 before it is started."""
+        return self._process.pid if self._process is not None else 0
+
     def processes(self) -> list[int]:
         """Ids of the nursery and of all that descends from it."""
         if self._process is None:

@@ -47,13 +47,16 @@ def scrubbed(environment: dict[str, str]) -> dict[str, str]:
     """The part of `environment` that a candidate may see, and settings that make timing steady.
 
     OpenMP threads sleep while they wait: the anchor and the candidate share cores, and a thread
-    that spins in one would slow the other. OMP_NUM_THREADS does not pass: Ray sets it to 1 in
-    actors that reserve no CPU, and kernels are to use the cores that there are.
+    that spins in one would slow the other. They keep to a core each: where the system places them,
+    two may share one for a whole evaluation, which then is half as fast. OMP_NUM_THREADS does not
+    pass: Ray sets it to 1 in actors that reserve no CPU, and kernels are to use all cores.
     """
     kept = {k: v for k, v in environment.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
     return {
         **kept,
         "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_PROC_BIND": "TRUE",
+        "OMP_PLACES": "threads",
         "KMP_BLOCKTIME": "0",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

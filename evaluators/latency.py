@@ -42,16 +42,16 @@ Samples = NDArray[np.float64]
 class Batch:
     """Claimed latencies of one round in milliseconds, and what the judge saw of it.
 
-    `wall_ms`: the whole round by the judge's clock; `cpu_ms`: processor time that the process and
-    all its threads had spent in their life when the round began, NaN where that says nothing.
-    `spent_ms`: the same in the round. `late_ms`, `queued_ms`: how long in the round the judge and
+    `wall_ms`: the whole round by the judge's clock; `spent_ms`: processor time of the process with
+    all its threads in the round, and `idle_ms` since it ended what it was asked before; both NaN
+    where that says nothing. `late_ms`, `queued_ms`: how long in the round the judge and
     the process were ready to run and waited for a processor.
     """
 
     claims_ms: list[float]
     wall_ms: float
-    cpu_ms: float = math.nan
     spent_ms: float = math.nan
+    idle_ms: float = math.nan
     late_ms: float = 0.0
     queued_ms: float = 0.0
 
@@ -98,15 +98,15 @@ class Interval:
 class Side:
     """One side's samples in its faster mode, what the judge saw of its rounds, both medians.
 
-    `walls_ms`, `cpu_ms`, `spent_ms`, `late_ms`, `queued_ms`: of each round, see `Batch`.
+    `walls_ms`, `spent_ms`, `idle_ms`, `late_ms`, `queued_ms`: of each round, see `Batch`.
     """
 
     estimate: Estimate
     mode: Mode
     samples: Samples
     walls_ms: NDArray[np.float64]
-    cpu_ms: NDArray[np.float64]
     spent_ms: NDArray[np.float64]
+    idle_ms: NDArray[np.float64]
     late_ms: NDArray[np.float64]
     queued_ms: NDArray[np.float64]
 
@@ -184,8 +184,8 @@ class Series:
                 mode,
                 np.asarray([b.claims_ms for b in rounds]),
                 np.asarray([b.wall_ms for b in rounds]),
-                np.asarray([b.cpu_ms for b in rounds]),
                 np.asarray([b.spent_ms for b in rounds]),
+                np.asarray([b.idle_ms for b in rounds]),
                 np.asarray([b.late_ms for b in rounds]),
                 np.asarray([b.queued_ms for b in rounds]),
             )

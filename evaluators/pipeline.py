@@ -237,6 +237,7 @@ class Evaluator:
                     log = f"the built code equals that of program {twin}"
                     raise CandidateFailed(Status.DUPLICATE, log)
                 rung, results = self._judge(trial, clock, how)
+                self._look_at_cores()
         except CandidateFailed as error:
             if isinstance(error, CandidateLost) and not last:
                 raise
@@ -249,6 +250,12 @@ class Evaluator:
             build=facts,
             environment=self._machine.environment(solution),
         )
+
+    def _look_at_cores(self) -> None:
+        """Raise CandidateFailed when it changed which cores the judge or the anchor may use."""
+        assert self._anchor is not None
+        if self._anchor.displaced():
+            raise CandidateFailed(Status.RUNTIME_ERROR, "it moved other processes to other cores")
 
     @contextmanager
     def _built(self, solution: Solution, slot: int, clock: Clock, how: How) -> Iterator[Trial]:

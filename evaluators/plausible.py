@@ -148,8 +148,8 @@ def _unclaimed(side: Side, cores: int) -> float:
     The mean over all rounds: a thread left behind works whenever it gets a processor, in whichever
     round that is, and waiting for one, which spoils single rounds, costs none of this time.
     """
-    claims = side.samples[:-1]  # the last round's processor time is never read
-    return float((side.cpu_ms[-1] - side.cpu_ms[0] - cores * claims.sum()) / claims.size)
+    worked = side.spent_ms.sum() + side.idle_ms.sum()
+    return float((worked - cores * side.samples.sum()) / side.samples.size)
 
 
 def _flops_per_cycle() -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from pathlib import Path
 
 _INFO = Path("/proc/cpuinfo")
+_STAT = Path("/proc/stat")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 _VECTORS = (
@@ -15,6 +17,10 @@ _VECTORS = (
     *("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2"),
 )
 """Instruction sets that matter to a kernel, x86 then ARM, as /proc/cpuinfo spells them."""
+
+
+BUSY = 0.2
+"""Share of the cores' time taken by others from which on latencies mean little."""
 
 
 def name() -> str:
@@ -46,6 +52,21 @@ def caches() -> dict[str, int]:
         if kind != "Instruction" and size.endswith("K"):
             found[f"L{level}"] = int(size[:-1]) * 1024
     return found
+
+
+def busy(seconds: float = 0.25) -> float:
+    """Share of all cores' time that was not idle in the next `seconds`; 0.0 where unknown."""
+    before = _times()
+    time.sleep(seconds)
+    spent = [b - a for a, b in zip(before, _times(), strict=True)]
+    return 1 - sum(spent[3:5]) / sum(spent) if sum(spent) else 0.0
+
+
+def _times() -> list[int]:
+    """The first line of proc(5)'s stat: user, nice, system, idle, waiting for disks, ..."""
+    return (
+        [int(n) for n in _STAT.read_text().splitlines()[0].split()[1:9]] if _STAT.exists() else []
+    )
 
 
 def _line(key: str) -> str:

@@ -98,8 +98,8 @@ def rules(process: int, landlock_abi: int) -> tuple[Rule, ...]:
         # As if no daemon were there: CUDA asks for that of its multi-process service.
         Rule("connect", error=errno.ENOENT),
         Rule("io_uring_setup", error=errno.ENOSYS),
-        # Limits, cores and priority of other processes, such as the anchor's.
-        *(Rule(call, ({0: own},)) for call in ("prlimit64", "sched_setaffinity", "migrate_pages")),
+        # Limits and priority of other processes, such as the anchor's; of cores see `cores`.
+        *(Rule(call, ({0: own},)) for call in ("prlimit64", "migrate_pages")),
         *(Rule(call, ({0: own},)) for call in ("sched_setparam", "sched_setattr", "move_pages")),
         Rule("sched_setscheduler", ({0: own},)),
         Rule("setpriority", ({0: (os.PRIO_PROCESS,), 1: own},)),

@@ -78,6 +78,7 @@ class Trial(Timed):
         self._effort = effort
         self._child = Child(nursery, solution.spec.language, limits)
         self._pids: list[int] = []
+        self._left_at_ms = math.nan
         self.planned = False
         self.network = ""
         self.files = ""
@@ -110,7 +111,9 @@ class Trial(Timed):
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """A command within the deadline of one command. Raises CandidateFailed."""
-        return self._child.ask(message, self._effort.run_deadline_s)
+        reply = self._child.ask(message, self._effort.run_deadline_s)
+        self._left_at_ms = self._cpu_ms()
+        return reply
 
     def call(self, item: int) -> tuple[Any, ...]:
         """One judged call on what live memory holds; returns the outputs, poisoned before it."""
@@ -128,14 +131,14 @@ class Trial(Timed):
 
     def time(self, workload: int, mode: Mode, samples: int) -> Batch:
         message = {"command": "time", "workload": workload, "mode": mode, "samples": samples}
-        begin, before = self._cpu_ms(), self._queued_ms()
+        left, begin, before = self._left_at_ms, self._cpu_ms(), self._queued_ms()
         start = time.perf_counter()
         reply = self.ask(message)
         wall_ms = (time.perf_counter() - start) * 1e3
-        spent = self._cpu_ms() - begin
+        spent = self._left_at_ms - begin
         judge, queued = (after - b for after, b in zip(self._queued_ms(), before, strict=True))
         claims = checked(reply.get("samples"), samples)
-        return Batch(claims, wall_ms, begin, spent, judge, queued)
+        return Batch(claims, wall_ms, spent, begin - left, judge, queued)
 
     def failed(self, item: int, status: Status, text: str) -> CandidateFailed:
         """A failure on one item, for the author."""
@@ -166,6 +169,10 @@ class Trial(Timed):
         """How long the judge and the candidate have waited for a processor so far."""
         theirs = sum(map(processes.queued_seconds, self._pids))
         return processes.queued_seconds() * 1e3, theirs * 1e3
+
+    def processes(self) -> list[int]:
+        """Ids of the candidate's processes."""
+        return self._child.processes()
 
     def close(self) -> None:
         """End the child and all that it started."""

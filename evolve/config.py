@@ -147,11 +147,14 @@ def parse(data: dict[str, Any]) -> RunConfig:
         if first["type"] == "extra_forbidden":
             raise UserError(f"unknown config key {key!r}") from None
         if first["type"] == "missing" and key == "llm.models":
-            raise UserError("limits of cost and tokens need a section [llm] with models") from None
+            raise UserError(
+                "section [llm] needs a [[llm.models]]; limits of cost and tokens are limits of it"
+            ) from None
         if key == "operator" and first["type"] == "missing":
             raise UserError("name an operator; `evolve list` shows them") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"config key {key!r}: {message}") from None
+        message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+        where = f"config key {key!r}: " if first["loc"] else ""
+        raise UserError(where + message) from None
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from evaluators import catalog
@@ -14,6 +15,7 @@ from evolve.config import RunConfig
 from evolve.errors import UserError
 from evolve.export import definition_json
 from evolve.pool import EvaluatorPool
+from evolve.store import FILE
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,32 @@ def plan(config: RunConfig) -> Plan:
     cluster.start()
     device, count = cluster.pick_device(config.device)
     definition = named.definition(config.definition, device)
-    seeds = catalog.seeds(named, definition, device)
-    if config.languages:
-        seeds = [s for s in seeds if s.spec.language in config.languages]
-    if not seeds:
-        raise UserError(f"no seed for {definition.name} on {device} in seeds/{named.name}")
+    seeds = _written_in(config, catalog.seeds(named, definition, device), definition.name, device)
     return Plan(config, named, definition, device, count, seeds)
+
+
+def _written_in(
+    config: RunConfig, seeds: list[Solution], definition: str, device: str
+) -> list[Solution]:
+    """Seeds in the wanted languages. UserError when there is none."""
+    found = [s for s in seeds if s.spec.language in config.languages]
+    if config.languages and not found:
+        there = ", ".join(dict.fromkeys(s.spec.language.value for s in seeds))
+        asked = " or ".join(language.value for language in config.languages)
+        raise UserError(f"no seed in {asked} for {definition} on {device}; there are: {there}")
+    return found or seeds
+
+
+def check_name(results: Path, name: str | None) -> None:
+    """UserError for a name that a new run in `results` cannot have."""
+    if not name:
+        return
+    if name in {".", ".."} or Path(name).name != name:
+        raise UserError(f"a run's name is one folder's, got {name!r}; see --results")
+    if (results / name / FILE).exists():
+        raise UserError(f"{results / name} already holds a run; resume it or choose another name")
+    if (results / name).exists() and not (results / name).is_dir():
+        raise UserError(f"{results / name} is a file; choose another name")
 
 
 def operator(config: RunConfig) -> catalog.Operator:

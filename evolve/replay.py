@@ -24,9 +24,9 @@ from evolve.authors.keys import drop, named
 from evolve.config import current, parse
 from evolve.emitters import EMITTERS
 from evolve.errors import UserError
-from evolve.plan import plan
+from evolve.plan import check_name, plan
 from evolve.recording import Claim, Recording, claim, keep, kept, take
-from evolve.store import FILE, Row, Store
+from evolve.store import Row, Store
 
 THRESHOLDS = (0.6, 0.8, 0.9)
 """Shares of a claim at which contests score a submission that is measured again."""
@@ -41,14 +41,19 @@ def replay(
     peers: bool,
     exchanges_only: bool,
     quiet: bool,
+    require: float | None = None,
 ) -> session.Outcome:
-    """Repeat a run in a new one. UserError: nothing to repeat, or not on this kind of device."""
+    """Repeat a run in a new one. UserError: nothing to repeat, or not on this kind of device.
+
+    `require`: the share of the claim that is wanted; UserError when there is no claim.
+    """
     results = cluster.results_dir(results)
-    if name and (results / name / FILE).exists():
-        raise UserError(f"{results / name} already holds a run; resume it or choose another name")
+    check_name(results, name)
     source = Store.open(run_dir, readonly=True)
     try:
         recording = take(source, exchanges_only)
+        if require is not None and recording.claim is None:
+            raise UserError(f"{run_dir} has no champion whose speed could be required")
         config = parse(_config(source.meta, recording, evaluations, peers))
         drop(named(source.meta), os.environ)
     finally:
@@ -92,6 +97,8 @@ def said(recording: Recording) -> list[str]:
             f"{answers.exchanges} exchanges, {answers.replies} answers: {answers.alike} are worth "
             "the same as then"
         )
+    if recording.claim is None:
+        lines.append("it has no champion: there is no claim to reach a share of")
     for found in answers.differences:
         why = f" ({found.reason})" if found.reason else ""
         lines.append(

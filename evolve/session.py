@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluators import catalog
+from evaluators import catalog, processor
 from evolve import closing, cluster, local_model, player
 from evolve.authors.hiring import hire
 from evolve.authors.keys import drop, named, withdraw
@@ -24,10 +25,10 @@ from evolve.engine import Engine
 from evolve.errors import UserError
 from evolve.llm import background, recall
 from evolve.lock import sole_writer
-from evolve.plan import Plan, meta_of, operator, plan, pool_for
+from evolve.plan import Plan, check_name, meta_of, operator, plan, pool_for
 from evolve.pool import EvaluatorPool
 from evolve.recording import kept
-from evolve.store import FILE, Store
+from evolve.store import Store
 
 INTERRUPTED = 130
 
@@ -55,8 +56,7 @@ def run(
     operator(config)
     keys = _keys(config)
     results = cluster.results_dir(results)
-    if name and (results / name / FILE).exists():
-        raise UserError(f"{results / name} already holds a run; resume it or choose another name")
+    check_name(results, name)
     found = plan(config)
     run_dir = results / (name or f"{found.definition.name}-{time.strftime('%Y%m%d-%H%M%S')}")
 
@@ -77,7 +77,7 @@ def begin(
     """A new run in `run_dir`; `prepare` gets its empty store and returns lines for people."""
     with pool_for(found) as pool:
         store = Store.create(run_dir, meta_of(found, pool))
-        with sole_writer(run_dir):
+        with sole_writer(run_dir), _closed(store):
             return _drive(found, store, pool, keys, quiet, search_only, notes=prepare(store))
 
 
@@ -94,8 +94,7 @@ def resume(
 
     `llm`: settings of `[llm]` that take the place of the run's.
     """
-    with sole_writer(run_dir):
-        store = Store.open(run_dir)
+    with sole_writer(run_dir), _closed(Store.open(run_dir)) as store:
         meta = store.meta
         data = _renewed(current(meta["config"]), evaluations, time_s, llm or {})
         config = parse({**data, "definition": meta["definition"]})
@@ -110,9 +109,30 @@ def resume(
             )
         with pool_for(found) as pool:
             moved = pool.facts.get("name") != meta["device"].get("name")
-            store.set_meta({"config": data, "device": {**pool.facts, "type": found.device}})
+            device = pool.facts if moved else _at_best(pool.facts, meta["device"])
+            store.set_meta({"config": data, "device": {**device, "type": found.device}})
             skipped = recall.gather(store, recalled).skipped if recalled else []
             return _drive(found, store, pool, keys, quiet, search_only, moved, skipped)
+
+
+def _at_best(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """A device's facts with the best of two measurements: others may have been busy on it."""
+    new, old = now.get("ceilings") or {}, before.get("ceilings") or {}
+    rates, known = new.get("tflops") or {}, old.get("tflops") or {}
+    best = {
+        "copy_gbps": max(new.get("copy_gbps", 0.0), old.get("copy_gbps", 0.0)),
+        "tflops": {k: max(rates.get(k, 0.0), known.get(k, 0.0)) for k in {**known, **rates}},
+    }
+    return {**now, "ceilings": best} if new and old else dict(now)
+
+
+@contextmanager
+def _closed(store: Store) -> Iterator[Store]:
+    """`store`, closed with the block: then all of it is in its one file, no log beside it."""
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def _renewed(
@@ -137,6 +157,14 @@ def _keys(config: RunConfig) -> dict[str, str]:
     return withdraw(config, os.environ)
 
 
+def _warnings(device: str) -> list[str]:
+    if device != "cpu" or (busy := processor.busy()) <= processor.BUSY:
+        return []
+    return [
+        f"others take {busy:.0%} of this machine's cores now: scores will hardly tell good from bad"
+    ]
+
+
 def _drive(
     found: Plan,
     store: Store,
@@ -150,7 +178,7 @@ def _drive(
     """Search and close. `moved`: to another device, whose latencies do not compare."""
     title = f"{found.definition.name} on {pool.facts.get('name', found.device)}"
     with Display(title, quiet) as display:
-        display.say("\n".join([f"run {store.run_dir}", *notes]))
+        display.say("\n".join([f"run {store.run_dir}", *_warnings(found.device), *notes]))
         with _proposing(found, store, pool, keys, display) as proposing:
             engine = Engine(
                 store,
@@ -166,7 +194,8 @@ def _drive(
             with _interrupts(engine, display):
                 reason = engine.run()
         if reason == "interrupted":
-            display.say(f"interrupted; everything is recorded. evolve resume {store.run_dir}")
+            where = shlex.quote(str(store.run_dir))
+            display.say(f"interrupted; everything is recorded. evolve resume {where}")
             if proposing is not None and (waiting := proposing.unanswered()):
                 display.say(f"{waiting} prompts have no answer yet; resume asks them again")
             return Outcome(store.run_dir, reason, INTERRUPTED, None)

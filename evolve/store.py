@@ -93,7 +93,7 @@ class Store:
         if not file.is_file():
             raise UserError(f"no run at {run_dir} ({FILE} is not there)")
         try:
-            uri = f"file:{file.resolve()}{'?mode=ro' if readonly else ''}"
+            uri = file.resolve().as_uri() + ("?mode=ro" if readonly else "")
             db = sqlite3.connect(uri, uri=True, isolation_level=None)
             db.execute("PRAGMA busy_timeout=5000")
             if not readonly:

@@ -37,7 +37,7 @@ def replay(
     again.check_share(require)
     positive(evaluations, "--evaluations")
     outcome = again.replay(
-        find_run(run), results, out, evaluations, peers, exchanges_only, quiet or as_json
+        find_run(run), results, out, evaluations, peers, exchanges_only, quiet or as_json, require
     )
     facts = again.conclusion(outcome.run_dir)
     finish(outcome, as_json)

@@ -27,7 +27,12 @@ MaxTokens = Annotated[
 ]
 Recall = Annotated[
     list[Path] | None,
-    typer.Option("--recall", help="Folder with earlier runs to learn from (repeatable)."),
+    typer.Option(
+        "--recall",
+        help="Folder with earlier runs to learn from (repeatable).",
+        exists=True,
+        file_okay=False,
+    ),
 ]
 
 

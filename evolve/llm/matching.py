@@ -108,4 +108,5 @@ def describe_miss(search: Sequence[str], path: str, lines: Sequence[str], start:
         if theirs.rstrip() != ours.rstrip():
             differs = f"\nLine {number} differs from SEARCH, which has:\n        {ours}"
             break
-    return f"Nearest are lines {start + 1}-{end} of {path}:\n{listing}{more}{differs}"
+    where = f"are lines {start + 1}-{end}" if end > start + 1 else f"is line {start + 1}"
+    return f"Nearest {where} of {path}:\n{listing}{more}{differs}"

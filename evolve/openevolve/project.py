@@ -61,6 +61,9 @@ def write(
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for path in (out / name for name in files):
+            if path.exists():  # it may hold the user's model by now
+                raise UserError(f"{path} is there already; remove it or choose another folder")
         for name, text in files.items():
             (out / name).write_text(text, encoding="utf-8")
     except OSError as error:

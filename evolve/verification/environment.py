@@ -11,14 +11,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from evaluators import processor
 from evolve.verification.record import Outcome, Step
 
 _ASKED = (
     "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem",
     "temperature.gpu", "power.limit", "utilization.gpu", "mig.mode.current",
 )  # fmt: skip
-BUSY = 0.5
-"""Load per core above which a CPU's latencies mean little."""
 
 
 def describe(device: str, facts: Mapping[str, Any]) -> Step:
@@ -30,7 +29,7 @@ def describe(device: str, facts: Mapping[str, Any]) -> Step:
     found["copy_gbps"] = ceilings.get("copy_gbps")
     found |= {f"tflops_{k}": v for k, v in (ceilings.get("tflops") or {}).items()}
     found |= {f"{k}_version": v for k, v in (facts.get("versions") or {}).items()}
-    found["tilevolve_version"] = _version()
+    found["tilevolve_version"] = version()
     found["system"] = f"{platform.system()} {platform.release()}"
     found |= _cpu() if device == "cpu" else _gpu()
     notes = [
@@ -38,9 +37,9 @@ def describe(device: str, facts: Mapping[str, Any]) -> Step:
         for key, what in (("network", "the network"), ("files", "other files"))
         if str(facts.get(key, "isolated")) != "isolated"
     ]
-    load = found.get("load_per_core")
-    if isinstance(load, float) and load > BUSY:
-        notes.append(f"the machine is busy (load {load:.2f} a core): latencies mean little")
+    busy = found.get("busy_share")
+    if isinstance(busy, float) and busy > processor.BUSY:
+        notes.append(f"others take {busy:.0%} of the machine's cores: latencies mean little")
     return Step(
         name="environment",
         outcome=Outcome.PASSED,
@@ -53,18 +52,18 @@ def describe(device: str, facts: Mapping[str, Any]) -> Step:
 _SPENT = ("busy_s", "idle_s")
 
 
-def _version() -> str | None:
+def version() -> str | None:
+    """Tilevolve's own version; None where it is used from its folder without being installed."""
     try:
         return metadata.version("tilevolve")
-    except metadata.PackageNotFoundError:  # used from its folder, not installed
+    except metadata.PackageNotFoundError:
         return None
 
 
 def _cpu() -> dict[str, Any]:
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
-        "load_per_core": round(load, 2),
+        "busy_share": round(processor.busy(), 2),
         "governor": governor.read_text().strip() if governor.is_file() else None,
         "compiler": _said(os.environ.get("CXX") or "g++", "--version"),
     }

@@ -33,6 +33,7 @@ class Watch:
         else:
             self._lines = threading.Thread(target=self._remind, daemon=True)
             self._lines.start()
+        self.doing("starting the evaluator")
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from evaluators import catalog
+from evolve import cli
 from evolve.store import FILE, VERSION, Store
 from tests.cli.conftest import Called, Evolve
 
@@ -47,8 +49,10 @@ def refused(called: Called, *parts: str) -> None:
         (["run", OPERATOR, "--islands", "0"], ["--islands"]),
         (["run", OPERATOR, "--in-flight", "0"], ["--in-flight"]),
         (["run", OPERATOR, "--language", "fortran"], ["languages", "'cpp'"]),
+        (["run", OPERATOR, "--max-cost", "2"], ["section [llm]", "limits of cost and tokens"]),
         (["run", OPERATOR, "--config", "absent.toml"], ["cannot read config absent.toml"]),
         (["run", OPERATOR, "--compile-only", "hopper"], ["sm_90a", "'hopper'"]),
+        (["run", OPERATOR, "--recall", "absent"], ["--recall", "'absent'", "does not exist"]),
         (["run", OPERATOR, "surplus"], ["surplus"]),
         (["run", OPERATOR, "--frobnicate"], ["--frobnicate"]),
         (["frobnicate"], ["frobnicate"]),
@@ -84,6 +88,11 @@ def test_arguments(
         ("[islands.emitters]\nllama = 1.0\n", ["unknown emitter 'llama'", "tuner"]),
         ("[evaluator]\nsamples = 1\n", ["'evaluator.samples'"]),
         ("budget = 3\n", ["'budget'"]),
+        ("languages = 'cpp'\n", ["'languages'", "valid list"]),
+        (
+            "[islands.emitters]\ntuner = 1\n[agent]\ncommand = 'cat'\n",
+            ["evolve: section [agent] needs a share"],
+        ),
         ("operator = \n", ["settings.toml is not valid TOML"]),
     ],
     ids=lambda value: value.strip().replace("\n", " ") if isinstance(value, str) else None,
@@ -109,6 +118,20 @@ def test_device_absent(evolve: Evolve, tmp_path: Path) -> None:
     called = evolve("run", OPERATOR, "--device", "cuda", "--results", tmp_path)
     refused(called, "device cuda is absent")
     assert not list(tmp_path.iterdir())
+
+
+def test_language_without_a_seed(evolve: Evolve, tmp_path: Path) -> None:
+    arguments = ("--device", "cpu", "--language", "triton", "--results", tmp_path)
+    refused(evolve("run", OPERATOR, *arguments), "no seed in triton", "there are: cpp, tilelang")
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "..", "file"])
+def test_name_that_no_run_can_have(evolve: Evolve, tmp_path: Path, name: str) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "file").write_text("")
+    arguments = ("--device", "cpu", "--results", tmp_path / "results", "--name", name)
+    refused(evolve("run", OPERATOR, *arguments), "name", name)
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
 # -- runs -----------------------------------------------------------------------------------------
@@ -137,6 +160,13 @@ def test_run_of_a_newer_version(evolve: Evolve, run_dir: Path, command: list[str
     db.commit()
     db.close()
     refused(evolve(command[0], run_dir, *command[1:]), "newer version", str(VERSION + 1))
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%20b", "ü ☃"])
+def test_run_whose_name_has_odd_characters(evolve: Evolve, run_dir: Path, name: str) -> None:
+    called = evolve("status", run_dir.rename(run_dir.parent / name))
+    assert called.code == 0, called
+    assert [path.name for path in run_dir.parent.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])
@@ -238,3 +268,22 @@ def test_seed_that_fails_stops_the_run_before_anything_is_spent(
     store = Store.open(house / "results" / "run", readonly=True)
     assert list(store.evaluations()) == []
     store.close()
+
+
+def test_a_disk_that_cannot_be_written_is_no_fault_of_the_program() -> None:
+    with sqlite3.connect(":memory:") as full:
+        full.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as refused:
+            full.execute("CREATE TABLE wide (column)")
+    assert cli._is_of_the_disk(refused.value)
+    assert cli._is_of_the_disk(OSError(errno.ENOSPC, "no space"))
+    assert not cli._is_of_the_disk(OSError(errno.ENOENT, "absent"))
+    with pytest.raises(sqlite3.OperationalError) as wrong:
+        sqlite3.connect(":memory:").execute("SELECT nothing FROM nowhere")
+    assert not cli._is_of_the_disk(wrong.value)
+
+
+def test_the_version_is_printed(evolve: Evolve) -> None:
+    called = evolve("--version")
+    assert called.code == 0
+    assert called.out.startswith("tilevolve ")

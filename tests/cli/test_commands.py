@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evolve.store import FILE, Store
 from tests.cli.conftest import BUDGET, Evolve, Finished, Stopped
 
 COMMANDS = ("run", "resume", "status", "list", "export", "verify", "plot")
@@ -83,10 +84,13 @@ def test_report_of_a_run_as_json(finished: Finished) -> None:
     assert all(row["latency_ms"] > 0 for row in by_role["champion"]["results"])
 
 
-def test_run_leaves_champion_tables_and_plots(finished: Finished) -> None:
+def test_run_leaves_champion_tables_and_plots(finished: Finished, tmp_path: Path) -> None:
     files = {p.name for p in finished.run_dir.rglob("*") if p.is_file()}
     expected = {"solution.json", "definition.json", "README.md", "check.py", "kernel.cpp"}
     assert expected | {"report.md", "evaluations.csv", "comparison.csv"} <= files
+    # All of the run is in its one file: a copy without SQLite's log has it.
+    shutil.copy(finished.run_dir / FILE, tmp_path / FILE)
+    assert Store.open(tmp_path, readonly=True).counts()["search"] == BUDGET
     for name in ("trajectory.png", "archive.png", "latency.png"):
         assert (finished.run_dir / name).read_bytes().startswith(PNG)
 

@@ -93,6 +93,10 @@ def test_ask_tell_resume_ask_again(evolve: Evolve, run_dir: Path, tmp_path: Path
     assert evolve("status", run_dir, "--json").document["pending"] == 2
 
     moved = shutil.move(run_dir, tmp_path / "elsewhere")  # the run directory is all that moves
+    store = Store.open(moved)
+    ceilings = {**store.meta["device"]["ceilings"], "copy_gbps": 1e5}
+    store.set_meta({"device": {**store.meta["device"], "ceilings": ceilings}})
+    store.close()
     budget = ("--evaluations", command[2])
     resumed = evolve_process("resume", moved, *budget, "--search-only", "--json")
     assert resumed.code == 0, resumed.err
@@ -100,6 +104,9 @@ def test_ask_tell_resume_ask_again(evolve: Evolve, run_dir: Path, tmp_path: Path
     facts = evolve("status", moved, "--json").document
     assert (facts["evaluations"], facts["pending"]) == (BUDGET + 2, 0)
     assert facts["by_emitter"]["mailbox"] == 2
+    device = Store.open(moved, readonly=True).meta["device"]
+    assert device["ceilings"]["copy_gbps"] == 1e5  # a busy machine does not lower the roof
+    assert device["ceilings"]["tflops"]["float32"] > 0
 
     after = {a["id"]: a for a in evolve("tell", moved, mail, "--json").document["answers"]}
     assert after[right["id"]]["state"] == "PASSED", after[right["id"]]

@@ -18,7 +18,7 @@ from evolve.errors import UserError
 from evolve.exchanges import Exchanges, Verdict
 from evolve.player import Player, population
 from evolve.recording import Claim, Measured, Recording, keep, kept, take
-from evolve.replay import conclusion, conclusion_lines, holds, share_of
+from evolve.replay import conclusion, conclusion_lines, holds, replay, said, share_of
 from evolve.store import Store
 from tests.engine import authored
 from tests.engine.authored import DEFINITION, SEEDS, Search, config, edit, model, pool_of, writes
@@ -116,6 +116,13 @@ def test_every_answer_is_judged_again_alike(source: Path) -> None:
     assert exchanged.verdicts["QUEUED"] >= 3
     assert exchanged.replies == sum(exchanged.verdicts.values()) == exchanged.alike
     assert exchanged.differences == ()
+
+
+def test_without_a_champion_there_is_no_claim(source: Path, tmp_path: Path) -> None:
+    assert any("no champion" in line for line in said(take(opened(source))))
+    with pytest.raises(UserError, match="no champion"):
+        replay(source, tmp_path, "again", None, False, False, True, require=0.9)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_replay_that_was_stopped_goes_on_where_it_was(source: Path, tmp_path: Path) -> None:

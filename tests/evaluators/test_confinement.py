@@ -215,19 +215,36 @@ os.kill(os.getpid(), signal.SIGCONT)
     holds(judge, body)
 
 
-def test_other_processes_keep_their_limits_cores_and_priority(
+def test_other_processes_keep_their_limits_and_priority(
     judge: Evaluator, other: subprocess.Popen[bytes]
 ) -> None:
     pids = [other.pid, *standing(judge)]
     body = f"""
 for pid in {pids!r}:
     assert refused(resource.prlimit, pid, resource.RLIMIT_CPU, (99999, 99999))
-    assert refused(os.sched_setaffinity, pid, os.sched_getaffinity(0))
     assert refused(os.setpriority, os.PRIO_PROCESS, pid, 5)
 os.sched_setaffinity(0, os.sched_getaffinity(0))
 os.setpriority(os.PRIO_PROCESS, 0, 1)
 """
     holds(judge, body)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core")
+def test_who_moves_others_to_one_core_fails_and_they_move_back(judge: Evaluator) -> None:
+    pids = standing(judge)
+    before = [os.sched_getaffinity(pid) for pid in pids]
+    body = f"""
+import contextlib
+for pid in {pids!r}:
+    with contextlib.suppress(PermissionError):  # those with more privileges
+        others = {os.sched_getaffinity(0)!r} - os.sched_getaffinity(pid)
+        os.sched_setaffinity(pid, others or {{0}})
+"""
+    found = run(judge, body)
+    assert found.status is Status.RUNTIME_ERROR, found.log
+    assert "other cores" in found.log
+    assert [os.sched_getaffinity(pid) for pid in pids] == before
+    holds(judge, "pass")
 
 
 def test_no_daemon_answers(judge: Evaluator, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class Side:
         busy: float = 1.0,
     ) -> None:
         self.name, self.latency, self.beside, self.calls = name, latency, beside, calls
-        self.after, self.spent = after, 0.0
+        self.after = after
         self.late, self.queued, self.busy = late, queued, busy
 
     def prepare(self, workload):
@@ -95,8 +95,7 @@ class Side:
         self.calls.append(self.name)
         wall = samples * (self.latency + self.beside) + 0.1
         spent = samples * (self.latency + self.busy * self.beside) + 0.2
-        began, self.spent = self.spent, self.spent + spent + self.after
-        return Batch([self.latency] * samples, wall, began, spent, self.late, self.queued)
+        return Batch([self.latency] * samples, wall, spent, self.after, self.late, self.queued)
 
 
 class Paper:

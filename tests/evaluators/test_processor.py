@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
+import time
 
 import pytest
 
@@ -34,6 +36,19 @@ def test_caches_are_those_of_the_system():
     for level, key in (("L1", "LEVEL1_DCACHE_SIZE"), ("L2", "LEVEL2_CACHE_SIZE")):
         said = subprocess.run(["getconf", key], capture_output=True, text=True, check=True).stdout
         assert processor.caches().get(level, 0) in (int(said or 0), 0)
+
+
+def test_a_busy_processor_is_seen():
+    idle = min(processor.busy(0.1) for _ in range(3))
+    work = "end = __import__('time').time() + 2\nwhile __import__('time').time() < end: pass"
+    spinning = [subprocess.Popen([sys.executable, "-c", work]) for _ in range(processor.cores())]
+    time.sleep(0.3)
+    busy = processor.busy(0.3)
+    for process in spinning:
+        process.kill()
+        process.wait()
+    assert 0 <= idle <= busy <= 1
+    assert busy > 0.9
 
 
 def test_facts_name_processor_instructions_and_caches():

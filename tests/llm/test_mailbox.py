@@ -157,7 +157,7 @@ def test_a_rejected_answer_may_be_given_once_more(box: Box) -> None:
     (told,) = box.tell()
     assert (told["state"], told["attempts_left"]) == ("UNREADABLE", 1)
     reason = box.rejection(name).read_text()
-    assert "Nearest are lines" in reason
+    assert "Nearest is line " in reason
     assert f"{name}.answer.md" in reason
     box.answer(name, good(box, name))
     (told,) = box.tell()

@@ -36,6 +36,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_files_that_are_there_are_kept(project: Path) -> None:
+    before = {path.name: path.read_bytes() for path in project.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match="is there already"):
+        write("gqa_paged_decode", None, "cpu", None, project)
+    assert {n: (project / n).read_bytes() for n in before} == before
+
+
 @pytest.fixture(scope="module")
 def theirs(project: Path) -> Iterator[Evaluator]:
     """OpenEvolve's evaluator, configured by the file written."""

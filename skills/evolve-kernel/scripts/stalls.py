@@ -1,8 +1,8 @@
 """Profiles one kernel on one workload with NVIDIA's `ncu`, and says what it found in a few lines.
 
-python bottleneck.py workloads PATH                    # the report grid, numbered
-python bottleneck.py command PATH --workload 3         # prints the ncu command; run it on the GPU
-python bottleneck.py read profile.csv                  # stalls, dram, tensor cores, registers
+python stalls.py workloads PATH                        # the report grid, numbered
+python stalls.py command PATH --workload 3             # prints the ncu command; run it on the GPU
+python stalls.py read profile.csv                      # stalls, dram, tensor cores, registers
 
 PATH is a run, a champion's folder or a solution.json; `--program ID` takes any program of a run.
 `launch`, which the command calls, runs the kernel in this process, unguarded, with your rights.
@@ -256,7 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _act(options)
     except (UserError, ExportError, CatalogError, ValueError, OSError) as error:
-        print(f"bottleneck: {error}", file=sys.stderr)
+        print(f"stalls: {error}", file=sys.stderr)
         return 2
 
 
