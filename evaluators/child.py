@@ -59,7 +59,8 @@ class CandidateLost(CandidateFailed):
 class Nursery:
     """Starts the nursery process and asks it for children. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self._device = device
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
@@ -68,7 +69,7 @@ class Nursery:
     def start(self) -> None:
         """Start the process; it imports nothing heavy yet."""
         ours, theirs = socket.socketpair()
-        environment = confinement.scrubbed(dict(os.environ))
+        environment = confinement.scrubbed(dict(os.environ), self._device)
         paths = [str(ROOT), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
         self._process = subprocess.Popen(

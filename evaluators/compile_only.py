@@ -58,7 +58,7 @@ class Compiler:
         module = catalog.load_module(operator)
         self._epoch = Epoch(0, definition, module, [chosen], "cpu", b"")
         self._epoch.lay_out()
-        self._nursery = Nursery()
+        self._nursery = Nursery("cuda")
         self._nursery.start()
 
     def compile(self, solution: Solution, *, trusted: bool = False) -> Compiled:

@@ -43,20 +43,25 @@ _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 
 
-def scrubbed(environment: dict[str, str]) -> dict[str, str]:
+BOUND = {"OMP_PROC_BIND": "TRUE", "OMP_PLACES": "threads"}
+"""For the CPU: each OpenMP thread keeps to a core of its own."""
+
+
+def scrubbed(environment: dict[str, str], device: str) -> dict[str, str]:
     """The part of `environment` that a candidate may see, and settings that make timing steady.
 
     OpenMP threads sleep while they wait: the anchor and the candidate share cores, and a thread
-    that spins in one would slow the other. They keep to a core each: where the system places them,
-    two may share one for a whole evaluation, which then is half as fast. OMP_NUM_THREADS does not
-    pass: Ray sets it to 1 in actors that reserve no CPU, and kernels are to use all cores.
+    that spins in one would slow the other. On the CPU they keep to a core each: where the system
+    places them, two may share one for a whole evaluation, which then is half as fast. Elsewhere
+    they must not: a process's first thread is bound too, and all that build would share one core.
+    OMP_NUM_THREADS does not pass: Ray sets it to 1 in actors that reserve no CPU, and kernels are
+    to use all cores.
     """
     kept = {k: v for k, v in environment.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
     return {
         **kept,
         "OMP_WAIT_POLICY": "PASSIVE",
-        "OMP_PROC_BIND": "TRUE",
-        "OMP_PLACES": "threads",
+        **(BOUND if device == "cpu" else {}),
         "KMP_BLOCKTIME": "0",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -81,7 +81,7 @@ class Evaluator:
         folder = Path(operator_dir)
         known = {definition.name: definition}
         self._operator = catalog.load_module(Operator(folder.name, folder, known))
-        self._nursery = Nursery()
+        self._nursery = Nursery(self.device)
         self._nursery.start()
         self._machine = Machine(self.device, definition)
         self._epoch: Epoch | None = None

@@ -204,7 +204,7 @@ def _small(definition: Definition, operator: ModuleType, workloads: list[Workloa
 
 def _run(command: _Command, folder: Path, deadline_s: float) -> Sanitized:
     started = time.perf_counter()
-    environment = confinement.scrubbed(dict(os.environ))
+    environment = confinement.scrubbed(dict(os.environ), "")
     paths = [str(ROOT), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
     for name in ("calls", confinement.OUTPUT):
