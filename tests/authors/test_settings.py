@@ -51,7 +51,7 @@ def test_a_stored_configuration_reads_back() -> None:
 
 
 def test_limits_without_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"need a section \[llm\]"):
+    with pytest.raises(UserError, match=r"section \[llm\] needs a"):
         load(None, {"operator": "matmul_bias_gelu", "llm.max_cost": 3.0})
     file = tmp_path / "c.toml"
     file.write_text(
