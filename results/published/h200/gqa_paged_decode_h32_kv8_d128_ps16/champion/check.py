@@ -1,8 +1,10 @@
 """Checks the kernel in this folder against its reference; needs torch and flashinfer-bench alone.
 
 `python check.py` builds solution.json with FlashInfer-Bench's own builders, runs it on every
-workload of workloads.jsonl and compares with reference.py. `python check.py --trace-set DIR` writes
-the same as a FlashInfer-Bench data set, for `flashinfer-bench run --local DIR`.
+workload of workloads.jsonl and compares with the exact result of reference.py, within the error
+budget that its honest implementation gives (evaluators/correctness.py).
+`python check.py --trace-set DIR` writes the same as a FlashInfer-Bench data set, for
+`flashinfer-bench run --local DIR`.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+
+from evaluators import correctness
 
 HERE = Path(__file__).resolve().parent
 
@@ -46,17 +51,13 @@ def check(
     wrong = 0
     for workload in workloads:
         inputs = make_inputs(operator, definition, workload, device)
-        expected = operator.run(*inputs)
-        expected = expected if isinstance(expected, tuple) else (expected,)
-        outputs = tuple(_poisoned(tensor) for tensor in expected)
+        honest = _tuple(operator.honest(*inputs))
+        outputs = tuple(torch.empty_like(tensor) for tensor in honest)
+        correctness.poison(outputs)
         kernel.call_destination_passing(*inputs, *outputs)
-        problems = [
-            problem
-            for name, out, ref in zip(definition["outputs"], outputs, expected, strict=True)
-            if (problem := difference(operator, definition["outputs"][name], name, out, ref))
-        ]
-        wrong += bool(problems)
-        print(f"{'WRONG' if problems else 'right'}  {_label(workload)}  {'; '.join(problems)}")
+        problem = difference(operator, definition, inputs, honest, outputs)
+        wrong += bool(problem)
+        print(f"{'WRONG' if problem else 'right'}  {_label(workload)}  {problem}")
     print(f"{len(workloads) - wrong} of {len(workloads)} workloads right")
     return 1 if wrong else 0
 
@@ -73,19 +74,15 @@ def make_inputs(
     return [made[name] for name in definition["inputs"]]
 
 
-def difference(operator: Any, spec: dict[str, Any], name: str, out: Any, ref: Any) -> str:
-    """What is wrong with an output, or "": errors are in units of the reference's RMS."""
-    limit, share = operator.TOLERANCES.get(name) or operator.TOLERANCES[spec["dtype"]]
-    out, ref = out.double(), ref.double()
-    finite = torch.isfinite(ref)
-    if not torch.equal(out[~finite], ref[~finite]):
-        return f"{name}: not finite where it should be, or the reverse"
-    rms = ref[finite].square().mean().sqrt().clamp(min=1e-30) if bool(finite.any()) else 1.0
-    error = (out[finite] - ref[finite]).abs() / rms
-    beyond = float((~(error <= limit)).double().mean()) if error.numel() else 0.0
-    if beyond <= share:
-        return ""
-    return f"{name}: {beyond:.2%} beyond {limit:g} RMS, largest {float(error.max()):.3g} RMS"
+def difference(
+    operator: Any, definition: dict[str, Any], inputs: list[Any], honest: Any, outputs: Any
+) -> str:
+    """What is wrong with the outputs, or ""."""
+    exact = _tuple(operator.exact(*inputs))
+    specs = {name: SimpleNamespace(**spec) for name, spec in definition["outputs"].items()}
+    spec: Any = SimpleNamespace(outputs=specs)
+    budget = correctness.budget_of(exact, honest, spec, getattr(operator, "ALLOWANCE", {}))
+    return correctness.compare(outputs, exact, budget, spec).fault
 
 
 def write_trace_set(
@@ -138,10 +135,8 @@ def _operator() -> Any:
     return module
 
 
-def _poisoned(tensor: torch.Tensor) -> torch.Tensor:
-    """An output that nobody has written yet: NaN, or all bits set."""
-    fill = float("nan") if tensor.is_floating_point() else -1
-    return torch.full_like(tensor, fill)
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _label(workload: dict[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""Scoring one solution: guard, build, correctness, latency."""
