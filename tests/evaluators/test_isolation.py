@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluators import confinement
 from evaluators.pipeline import Evaluator
 from evaluators.schema import LOG_LIMIT, Evaluation, Language, Status
 from evaluators.settings import EvaluatorSettings
@@ -165,6 +166,12 @@ def test_killing_the_nursery_harms_nobody_else(judge: Evaluator) -> None:
     assert found.status is Status.RUNTIME_ERROR
     passes(judge)
     assert processes_with(f"sleep\0{MARK + 4}") == []
+
+
+def test_threads_are_bound_to_cores_on_the_cpu_alone() -> None:
+    """On a GPU all candidates that build at once would share the first core."""
+    assert confinement.scrubbed({}, "cpu")["OMP_PROC_BIND"] == "TRUE"
+    assert "OMP_PROC_BIND" not in confinement.scrubbed({"OMP_PROC_BIND": "TRUE"}, "cuda")
 
 
 def test_the_environment_is_scrubbed(judge: Evaluator) -> None:
