@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -65,7 +64,6 @@ def _cpu() -> dict[str, Any]:
     return {
         "busy_share": round(processor.busy(), 2),
         "governor": governor.read_text().strip() if governor.is_file() else None,
-        "compiler": _said(os.environ.get("CXX") or "g++", "--version"),
     }
 
 
@@ -76,11 +74,11 @@ def _gpu() -> dict[str, Any]:
     found: dict[str, Any] = {}
     if len(values) == len(_ASKED):
         found = dict(zip((name.replace(".", "_") for name in _ASKED), values, strict=True))
-    return {**found, "nvcc": _said("nvcc", "--version", last=True)}
+    return found
 
 
-def _said(program: str, *arguments: str, last: bool = False) -> str | None:
-    """One line of a program's output; None when it is absent or fails."""
+def _said(program: str, *arguments: str) -> str | None:
+    """The first line of a program's output; None when it is absent or fails."""
     if shutil.which(program) is None:
         return None
     try:
@@ -90,4 +88,4 @@ def _said(program: str, *arguments: str, last: bool = False) -> str | None:
     except (subprocess.SubprocessError, OSError):
         return None
     lines = done.stdout.strip().splitlines()
-    return lines[-1 if last else 0] if lines else None
+    return lines[0] if lines else None
